@@ -1,0 +1,1 @@
+"""The panel and the REST API. What is here now: liveness, readiness and the live call list."""

@@ -1,0 +1,145 @@
+"""One turn: from the caller's pause to the agent's last word.
+
+A turn begins as speculation. Hearing, thinking and speaking all run at once, but nothing is played and no
+tool runs until `commit`. A caller who goes on makes us throw the turn away.
+
+    paused ──start──▶ transcribe ──▶ think ──▶ synthesise ──▶ (frames wait)
+                                                                 │ commit: the turn is over
+                                                                 ▼
+                                                               played ──▶ done
+    the caller goes on ──▶ abandon            the caller speaks over it ──▶ interrupt
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from engine.aio import cancel_and_wait
+from engine.dialog.mind import Say, Thought
+from engine.media.frame import Pcm
+from engine.playback.utterance import Utterance
+from engine.stt.base import Transcript
+
+log = logging.getLogger(__name__)
+
+Transcribe = Callable[[Pcm], "asyncio.Future[Transcript]"]
+Voice = Callable[[str, str], AsyncIterator[Pcm]]
+
+
+@dataclass(slots=True)
+class Timings:
+    """Clock readings of one turn, in monotonic seconds; 0 where a stage has not happened."""
+
+    speech_from: float = 0.0
+    speech_to: float = 0.0
+    paused_at: float = 0.0
+    over_at: float = 0.0
+    heard_at: float = 0.0
+    sentence_at: float = 0.0
+    sound_at: float = 0.0
+    """The first synthesised frame is ready."""
+    stt_ms: int = 0
+
+    def stages_ms(self, first_frame_at: float | None) -> dict[str, int | None]:
+        """What each stage cost on the way from the caller's last speech to the agent's first sound."""
+
+        def between(start: float, end: float | None) -> int | None:
+            return max(0, round((end - start) * 1000)) if start and end else None
+
+        return {
+            "endpoint": between(self.speech_to, self.over_at),
+            "stt": self.stt_ms or None,
+            "llm_first_sentence": between(self.heard_at, self.sentence_at),
+            "tts_first_frame": between(self.sentence_at, self.sound_at),
+            "gap": between(self.speech_to, first_frame_at),
+        }
+
+
+class Turn:
+    """`transcript` resolves first; `done` when the last frame was played, or the turn was stopped."""
+
+    def __init__(
+        self,
+        *,
+        utterance: Utterance,
+        voice: Voice,
+        compose: Callable[[Turn], AsyncIterator[Thought]],
+        on_thought: Callable[[Turn, Thought], None],
+        timings: Timings | None = None,
+    ) -> None:
+        self.utterance = utterance
+        self.timings = timings or Timings()
+        self.committed = asyncio.Event()
+        self.transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
+        self.speculated = False
+        self._voice = voice
+        self._compose = compose
+        self._on_thought = on_thought
+        self._now = asyncio.get_running_loop().time
+        self._work: asyncio.Task[None] | None = None
+
+    def start(self, transcript: asyncio.Future[Transcript]) -> None:
+        """Begin with the transcript that is being made."""
+        self._work = asyncio.create_task(self._run(transcript), name="turn")
+
+    def commit(self) -> None:
+        """The turn is over: tools may run; the caller's ear may have what is ready."""
+        self.committed.set()
+
+    async def abandon(self) -> None:
+        """Throw everything away; nothing of it was heard."""
+        self.utterance.interrupt()
+        await self._stop()
+
+    async def interrupt(self) -> None:
+        """Silence now; what was heard stays in the utterance."""
+        self.utterance.interrupt()
+        await self._stop()
+
+    async def wait(self) -> None:
+        """Until the agent has said all of it. Raises what composing raised."""
+        if self._work is not None:
+            await asyncio.shield(self._work)
+        await self.utterance.wait()
+
+    async def _stop(self) -> None:
+        await cancel_and_wait(self._work)
+        self.transcript.cancel()
+
+    async def _run(self, transcript: asyncio.Future[Transcript]) -> None:
+        try:
+            result = await transcript
+            self.timings.heard_at = self._now()
+            self.timings.stt_ms = round(result.took_ms)
+            if not self.transcript.done():
+                self.transcript.set_result(result)
+            async with aclosing(self._compose(self)) as thoughts:  # type: ignore[type-var]
+                async for thought in thoughts:
+                    self._on_thought(self, thought)
+                    if isinstance(thought, Say):
+                        await self._say(thought)
+        except Exception as error:
+            if not self.transcript.done():
+                self.transcript.set_exception(error)
+                self.transcript.exception()  # the one who waits on the turn reports it
+            raise
+        finally:
+            transcript.cancel()
+            self.utterance.finish()
+
+    async def _say(self, thought: Say) -> None:
+        if not self.timings.sentence_at:
+            self.timings.sentence_at = self._now()
+        sound = self._voice(thought.text, thought.language)
+        await self.utterance.say(thought.text, thought.language, self._noted(sound))
+
+    async def _noted(self, sound: AsyncIterator[Pcm]) -> AsyncIterator[Pcm]:
+        async with aclosing(sound) as chunks:  # type: ignore[type-var]
+            async for chunk in chunks:
+                if not self.timings.sound_at:
+                    self.timings.sound_at = self._now()
+                yield chunk

