@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
+from admin.app import make_app
 from aiohttp import web
 
-from admin.app import make_app
 from engine.aio import Background
 from engine.calls.desk import Desk
 from engine.calls.handoff import Handoff
+from engine.calls.loading import load_parts
 from engine.calls.parts import Parts
 from engine.calls.routing import Router
 from engine.calls.session import CallSession
 from engine.calls.state import CallTicket, Outcome
-from engine.config import Settings, load_agents
-from engine.errors import OffhookError
+from engine.config import Agent, Settings, load_agents
 from engine.events import EventBus, utc_now
-from engine.inference.load import load_parts
 from engine.observability.health import Health
 from engine.observability.notify import Notifier
 from engine.storage.db import open_database
@@ -37,19 +36,25 @@ from engine.telephony.websocket_server import WebSocketServer
 
 log = logging.getLogger(__name__)
 
-PartsFactory = Callable[[Settings, AsyncExitStack], Awaitable[Parts]]
+PartsFactory = Callable[[Settings, Mapping[str, Agent], AsyncExitStack], Awaitable[Parts]]
 
 
 class Engine:
     """`async with Engine(settings)`: answers calls while inside.
 
-    `parts` lets a bench or a test bring its own models. Raises OffhookError when it cannot start: a
+    `parts` and `agents` let a bench or a test bring its own. Raises OffhookError when it cannot start: a
     missing weight or a wrong setting is told here and never in the middle of a call.
     """
 
-    def __init__(self, settings: Settings, *, parts: PartsFactory | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        parts: PartsFactory | None = None,
+        agents: Mapping[str, Agent] | None = None,
+    ) -> None:
         self.settings = settings
-        self.agents = load_agents(settings.agents)
+        self.agents = agents or load_agents(settings.agents)
         self.bus = EventBus()
         self.desk = Desk(settings.limits.calls)
         self.health = Health()
@@ -86,10 +91,12 @@ class Engine:
         await self.store.start()
         self._stack.push_async_callback(self.store.close)
         if lost := await self.store.reconcile(utc_now()):
-            log.warning("closed the records of calls lost with the last process", extra={"calls": lost})
+            log.warning(
+                "closed the records of calls lost with the last process", extra={"calls": lost}
+            )
         # 2. the models, warm before the first ring
-        make = self._make_parts or (lambda s, stack: load_parts(s, self.agents, stack))
-        self.parts = await make(settings, self._stack)
+        make = self._make_parts or load_parts
+        self.parts = await make(settings, self.agents, self._stack)
         # 3. Asterisk's events and actions; a PBX that is down now is waited for
         ami = settings.ami
         self.ami: AmiClient | None = None
@@ -154,7 +161,9 @@ class Engine:
         while True:
             await asyncio.sleep(self.settings.audiosocket.uuid_ttl_s)
             for call_id, _ticket in self.admission.abandoned():
-                log.warning("a call was routed but its sound never came", extra={"call_id": call_id})
+                log.warning(
+                    "a call was routed but its sound never came", extra={"call_id": call_id}
+                )
 
 
 async def run(settings: Settings) -> None:
@@ -183,6 +192,3 @@ async def run(settings: Settings) -> None:
         drain.cancel()
         watchdog.cancel()
         await asyncio.gather(drain, watchdog, return_exceptions=True)
-
-
-__all__ = ["Engine", "OffhookError", "run"]

@@ -143,7 +143,7 @@ class TurnPolicy(Section):
     """…and after this much whatever the turn model thinks."""
     complete_probability: float = 0.5
     barge_in: bool = True
-    barge_in_ms: int = 180
+    barge_in_ms: int = 120
     """Speech over the agent must last this long to silence it."""
     resume_ms: int = 1000
     """A false interruption is resumed after this much silence."""

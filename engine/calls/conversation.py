@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from engine.aio import Background
@@ -19,9 +20,12 @@ from engine.calls.journal import Journal
 from engine.calls.keypad import Keypad
 from engine.calls.state import CallState, CallTicket, Outcome
 from engine.calls.turn import Timings, Turn
-from engine.dialog.history import HeardLedger
+from engine.dialog.guards import MAX_CLARIFICATIONS, Clarifications
+from engine.dialog.history import Ledger
+from engine.dialog.language import LanguageTracker
+from engine.dialog.llm.base import ToolCall
 from engine.dialog.mind import Mind, Say, Thought, ToolFinished, ToolStarted
-from engine.dialog.phrases import phrase
+from engine.dialog.phrases import phrases
 from engine.errors import OffhookError
 from engine.media.frame import Digit, Frame, Pcm
 from engine.playback.player import Player
@@ -35,9 +39,6 @@ if TYPE_CHECKING:
     from engine.calls.parts import Parts
 
 log = logging.getLogger(__name__)
-
-CLARIFICATIONS = 2
-"""How often the caller is asked to repeat before a person takes over."""
 
 
 class Conversation:
@@ -53,13 +54,15 @@ class Conversation:
         rate: int,
         journal: Journal,
         finish: Callable[[Outcome], None],
-        make_mind: Callable[[Conversation, HeardLedger], Mind],
+        make_mind: Callable[[Conversation, Ledger], Mind],
     ) -> None:
         self.agent = ticket.agent
-        self.ledger = HeardLedger()
-        self.language: str = ticket.agent.language
+        self._now = asyncio.get_running_loop().time
+        self.ledger = Ledger(self._now())
+        self._languages = LanguageTracker(ticket.agent.languages)
         self._ticket = ticket
         self._parts = parts
+        self._voices = parts.voices[ticket.agent.id]
         self._player = player
         self._ears = ears
         self._rate = rate
@@ -70,13 +73,12 @@ class Conversation:
         self._keypad = Keypad(on_line=self._keys_entered)
         self._mind = make_mind(self, self.ledger)
         self._tasks = Background()
-        self._now = asyncio.get_running_loop().time
         self._next: Turn | None = None
         """The caller's turn in the making: speculation."""
         self._floor: Turn | None = None
         """The committed turn whose reply is being thought or spoken."""
         self._plan: Outcome | None = None
-        self._unclear = 0
+        self._clarifications = Clarifications()
         self._arguments: dict[str, dict[str, Any]] = {}
         self._stop_ms: int | None = None
 
@@ -118,6 +120,11 @@ class Conversation:
 
     # --- What the agent does -------------------------------------------------------------------
 
+    @property
+    def language(self) -> str:
+        """The language of the conversation now."""
+        return self._languages.current
+
     def greet(self) -> None:
         notice = [self.agent.record_notice] if self._ticket.record else []
         self._speak("greeting", [*notice, self.agent.greeting])
@@ -138,7 +145,7 @@ class Conversation:
     def say_goodbye(self, result: str) -> None:
         """End the call politely from outside: drain, or a call that has lasted too long."""
         self._plan = Outcome(result, "hangup")
-        self._speak("goodbye", [phrase("goodbye", self.language)])
+        self._speak("goodbye", [phrases(self.language).farewell])
 
     async def close(self) -> None:
         """Cancel everything; what was heard is in the ledger."""
@@ -182,7 +189,7 @@ class Conversation:
                 floor.utterance.resume()
                 self._journal.note("agent.resumed")
             case Interrupt(at=at, onset=onset):
-                if not floor.utterance.paused:
+                if floor.utterance.state != "paused":
                     self._stop_ms = round((at - onset) * 1000)
                 self._cut(floor)
 
@@ -198,7 +205,8 @@ class Conversation:
 
     def _account(self, turn: Turn, *, barge_in: bool) -> None:
         """Write down what was heard of a turn's reply, once."""
-        self._journal.agent_said(turn.utterance.heard)
+        heard = turn.utterance.heard
+        self._journal.agent_said(heard)
         if turn.timings.speech_to:
             self._journal.turn_finished(
                 turn.timings,
@@ -233,7 +241,6 @@ class Conversation:
         turn.speculated = True
         audio = self._ears.cut(speech_from, speech_to)
         turn.start(asyncio.ensure_future(self._transcribe(audio)))
-        turn.transcript.add_done_callback(lambda done: self._on_transcript(turn, done))
         return turn
 
     def _drop_next(self) -> None:
@@ -257,22 +264,22 @@ class Conversation:
         except OffhookError:
             log.warning("the turn model failed; waiting on silence alone", exc_info=True)
             return
-        events = self._ears.endpointer.judge(
-            self._now(), probability, pause_id=pause.pause_id
-        )
+        events = self._ears.endpointer.judge(self._now(), probability, pause_id=pause.pause_id)
         for event in events:
             self._on_turn_event(event)
 
-    def _on_transcript(self, turn: Turn, done: asyncio.Future[Transcript]) -> None:
+    def _is_backchannel(self, turn: Turn, text: str) -> bool:
         """Words over the agent decide at once whether it stops for good or goes on."""
-        if done.cancelled() or done.exception() or not self._barge.active:
-            return
         floor = self._floor
-        self._apply(self._barge.words(self._now(), done.result().text, final=True))
-        if floor is self._floor and turn is self._next:
-            # A backchannel or a noise: the agent keeps the floor, and this was no turn.
+        if not self._barge.active or floor is None or floor is turn:
+            return False
+        self._apply(self._barge.words(self._now(), text, final=True))
+        if floor is not self._floor:
+            return False
+        if turn is self._next:
             self._ears.endpointer.reset()
             self._drop_next()
+        return True
 
     async def _settle(self, turn: Turn) -> None:
         """The caller has finished: answer, unless it was nothing."""
@@ -300,15 +307,15 @@ class Conversation:
             await before.interrupt()
         self._ladder.activity(self._now())
         self._stop_ms = None
-        unclear = transcript.confidence < self.agent.min_confidence
-        self._unclear = self._unclear + 1 if unclear else 0
-        self.language = transcript.language or self.language
+        if transcript.confidence >= self.agent.min_confidence:
+            self._clarifications.clear()
+        self._languages.hear(transcript.text, transcript.language, transcript.confidence)
         self.ledger.caller(
             transcript.text,
-            language=transcript.language,
-            confidence=transcript.confidence,
-            start_ms=self._journal.offset_ms(turn.timings.speech_from),
-            end_ms=self._journal.offset_ms(turn.timings.speech_to),
+            self.language,
+            transcript.confidence,
+            started_at=turn.timings.speech_from,
+            ended_at=turn.timings.speech_to,
         )
         self._journal.caller_said(transcript, turn.timings)
         await self._play(turn)
@@ -316,8 +323,9 @@ class Conversation:
     async def _play(self, turn: Turn) -> None:
         """Give a turn to the player and see it to its end."""
         self._floor = turn
-        self.ledger.agent(turn.utterance)
-        turn.commit()
+        self.ledger.agent(lambda: turn.utterance.heard)
+        for thought in turn.commit():
+            self._on_thought(turn, thought)
         self._player.play(turn.utterance)
         try:
             await turn.wait()
@@ -344,35 +352,43 @@ class Conversation:
     # --- Replies -------------------------------------------------------------------------------
 
     def _new_turn(
-        self, timings: Timings | None, compose: Callable[[Turn], AsyncIterator[Thought]]
+        self, timings: Timings | None, compose: Callable[[Turn], AsyncGenerator[Thought, None]]
     ) -> Turn:
         return Turn(
             utterance=Utterance(self._rate, kind="reply"),
-            voice=lambda text, language: self._parts.voices.speak(self.agent, text, language),
+            voice=lambda text, language: self._voices.speak(text, language=language),
             compose=compose,
             on_thought=self._on_thought,
             timings=timings,
         )
 
-    async def _reply(self, turn: Turn) -> AsyncIterator[Thought]:
+    async def _reply(self, turn: Turn) -> AsyncGenerator[Thought, None]:
         """What the agent answers to a transcript; before `commit` it must have no effects."""
         transcript = turn.transcript.result()
         if not transcript.text:
             return
-        language = transcript.language or self.language
+        if self._is_backchannel(turn, transcript.text):
+            return
+        language = self._languages.guess(
+            transcript.text, transcript.language, transcript.confidence
+        )
         if transcript.confidence >= self.agent.min_confidence:
-            async for thought in self._mind.think(
-                transcript.text, language, committed=turn.committed
-            ):
-                yield thought
+            async with aclosing(
+                self._mind.think(transcript.text, language, committed=turn.committed)
+            ) as thoughts:
+                async for thought in thoughts:
+                    yield thought
             return
-        if self._unclear < CLARIFICATIONS:
-            yield Say(phrase("repeat", language), language)
+        house = phrases(language)
+        asked = self._clarifications.asked
+        if asked < MAX_CLARIFICATIONS or not self.agent.transfers:
+            yield Say(house.repeat[asked % len(house.repeat)], language)
+            await turn.committed.wait()
+            self._clarifications.unclear()
             return
-        yield Say(phrase("transferring", language), language)
+        yield Say(house.not_understood, language)
         await turn.committed.wait()
-        targets = self.agent.transfers
-        self.plan_transfer(targets[0].to if targets else self._ticket.fallback, "not understood")
+        self.plan_transfer(self.agent.transfers[0].to, "the caller was not understood")
 
     def _speak(self, kind: str, texts: list[str]) -> None:
         """Say fixed words now, in place of whatever was being said."""
@@ -391,31 +407,38 @@ class Conversation:
 
         self._tasks.start(speak(), name=f"speak {kind}")
 
-    async def _fixed(self, texts: list[str]) -> AsyncIterator[Thought]:
+    async def _fixed(self, texts: list[str]) -> AsyncGenerator[Thought, None]:
         for text in texts:
             yield Say(text, self.language)
 
     def _on_thought(self, turn: Turn, thought: Thought) -> None:
+        if not turn.committed.is_set():
+            turn.early.append(thought)  # a guess leaves no trace until it is right
+            return
         match thought:
             case ToolStarted():
                 self._arguments[thought.id] = thought.arguments
+                call = ToolCall(thought.id, thought.name, thought.arguments)
+                self.ledger.tool_started(call, at=self._now())
                 self._journal.note("tool.started", name=thought.name)
             case ToolFinished():
-                arguments = self._arguments.pop(thought.id, {})
-                self._journal.tool_finished(thought, arguments)
+                self.ledger.tool_finished(
+                    thought.id, ok=thought.ok, result=thought.result, took_ms=thought.took_ms
+                )
+                self._journal.tool_finished(thought, self._arguments.pop(thought.id, {}))
             case _:
                 pass
 
     def _nobody_speaks(self, step: Step) -> None:
-        words, policy = self.language, self.agent.silence
+        words, policy = phrases(self.language), self.agent.silence
         match step:
             case Step.REPROMPT:
-                self._speak("reprompt", [policy.reprompt or phrase("reprompt", words)])
+                self._speak("reprompt", [policy.reprompt or words.reprompt])
             case Step.STILL_THERE:
-                self._speak("still_there", [policy.still_there or phrase("still_there", words)])
+                self._speak("still_there", [policy.still_there or words.still_there])
             case Step.GOODBYE:
                 self._plan = Outcome("silence", "hangup")
-                self._speak("goodbye", [policy.goodbye or phrase("goodbye", words)])
+                self._speak("goodbye", [policy.goodbye or words.goodbye])
 
     def _keys_entered(self, keys: str) -> None:
         """Keys that nobody collects are words like any other."""
@@ -425,5 +448,3 @@ class Conversation:
         entered.set_result(Transcript(f"[keys] {keys}", self.language, 1.0))
         turn.start(entered)
         self._tasks.start(self._settle(turn), name="keys")
-
-

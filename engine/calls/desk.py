@@ -45,6 +45,9 @@ class Desk:
             if not self._sessions:
                 self._empty.set()
 
+    def sessions(self) -> list[CallSession]:
+        return list(self._sessions.values())
+
     def live(self) -> list[dict[str, Any]]:
         """One row a call, for the panel and `/api/v1/calls/live`."""
         return [session.snapshot() for session in self._sessions.values()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +10,6 @@ from engine.config import LimitSettings
 from engine.dialog.llm.base import LanguageModel
 from engine.media.frame import Pcm
 from engine.stt.base import SpeechToText
-from engine.tts.voices import Voices
 from engine.turns.vad import Vad
 
 
@@ -20,11 +19,19 @@ class TurnModel(Protocol):
         ...
 
 
+class Voice(Protocol):
+    """A TextToSpeech whose voices are chosen by the agent's file."""
+
+    def speak(self, text: str, *, language: str) -> AsyncIterator[Pcm]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
+    """`voices` are by agent id."""
+
     stt: SpeechToText
     llm: LanguageModel
-    voices: Voices
+    voices: Mapping[str, Voice]
     turn_model: TurnModel
     make_vad: Callable[[int], Vad]
     limits: LimitSettings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from engine.calls.handoff import Handoff
 from engine.calls.journal import Journal
 from engine.calls.parts import Parts
 from engine.calls.state import CallTicket, Outcome
-from engine.dialog.history import HeardLedger
+from engine.dialog.history import Ledger
 from engine.dialog.mind import Mind
+from engine.dialog.tools.telephony import agent_registry
 from engine.errors import LegClosed, StorageError
 from engine.events import EventBus, utc_now
 from engine.media.frame import Digit, Frame
@@ -73,7 +75,7 @@ class CallSession:
         return self._player
 
     @property
-    def ledger(self) -> HeardLedger:
+    def ledger(self) -> Ledger:
         return self._talk.ledger
 
     def snapshot(self) -> dict[str, Any]:
@@ -118,7 +120,8 @@ class CallSession:
     async def _until_over(
         self, player: asyncio.Task[None], listener: asyncio.Task[None]
     ) -> Outcome:
-        await asyncio.wait({self._over, player, listener}, return_when=asyncio.FIRST_COMPLETED)
+        waiting: set[asyncio.Future[Any]] = {self._over, player, listener}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if self._over.done():
             return self._over.result()
         for task in (listener, player):
@@ -150,14 +153,17 @@ class CallSession:
         await asyncio.sleep(self._parts.limits.call_s)
         self.end_politely("limit")
 
-    def _mind(self, talk: Conversation, ledger: HeardLedger) -> Mind:
+    def _mind(self, talk: Conversation, ledger: Ledger) -> Mind:
+        agent = self.ticket.agent
         return Mind(
-            agent=self.ticket.agent,
-            llm=self._parts.llm,
-            ledger=ledger,
-            control=talk,
+            agent,
+            self._parts.llm,
+            agent_registry(agent),
+            ledger,
+            talk,
+            now=datetime.now().astimezone(),
+            cache_key=self.call_id,
             limits=self._parts.limits,
-            call_id=self.call_id,
         )
 
     async def _open_record(self) -> None:

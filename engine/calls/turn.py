@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -26,7 +26,6 @@ from engine.stt.base import Transcript
 
 log = logging.getLogger(__name__)
 
-Transcribe = Callable[[Pcm], "asyncio.Future[Transcript]"]
 Voice = Callable[[str, str], AsyncIterator[Pcm]]
 
 
@@ -67,7 +66,7 @@ class Turn:
         *,
         utterance: Utterance,
         voice: Voice,
-        compose: Callable[[Turn], AsyncIterator[Thought]],
+        compose: Callable[[Turn], AsyncGenerator[Thought, None]],
         on_thought: Callable[[Turn, Thought], None],
         timings: Timings | None = None,
     ) -> None:
@@ -76,6 +75,7 @@ class Turn:
         self.committed = asyncio.Event()
         self.transcript: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
         self.speculated = False
+        self.early: list[Thought] = []
         self._voice = voice
         self._compose = compose
         self._on_thought = on_thought
@@ -86,9 +86,14 @@ class Turn:
         """Begin with the transcript that is being made."""
         self._work = asyncio.create_task(self._run(transcript), name="turn")
 
-    def commit(self) -> None:
-        """The turn is over: tools may run; the caller's ear may have what is ready."""
+    def commit(self) -> list[Thought]:
+        """The turn is over: tools may run; the caller's ear may have what is ready.
+
+        Returns what was thought before, for the record.
+        """
         self.committed.set()
+        early, self.early = self.early, []
+        return early
 
     async def abandon(self) -> None:
         """Throw everything away; nothing of it was heard."""
@@ -117,7 +122,7 @@ class Turn:
             self.timings.stt_ms = round(result.took_ms)
             if not self.transcript.done():
                 self.transcript.set_result(result)
-            async with aclosing(self._compose(self)) as thoughts:  # type: ignore[type-var]
+            async with aclosing(self._compose(self)) as thoughts:
                 async for thought in thoughts:
                     self._on_thought(self, thought)
                     if isinstance(thought, Say):

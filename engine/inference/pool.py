@@ -15,7 +15,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Generic, TypeVar
@@ -87,7 +87,7 @@ class Workers:
         *,
         priority: int = Priority.TURN,
         limit: int = 64,
-    ) -> AsyncIterator[T]:
+    ) -> AsyncGenerator[T, None]:
         """The items of `factory()`, which runs on the lane's thread until its end.
 
         At most `limit` items lie unread, then the thread waits, and with it the lane. Close the

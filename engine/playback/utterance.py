@@ -205,7 +205,7 @@ class Utterance:
     # -- inside ---------------------------------------------------------------------------------
 
     async def _take(self, sentence: _Sentence, sound: AsyncIterator[Pcm]) -> None:
-        if self.done:
+        if self._done.is_set():
             return
         resampler: StreamResampler | None = None
         rest: Samples = np.zeros(0, dtype=np.int16)
@@ -218,15 +218,15 @@ class Utterance:
                 rest = self._cut(sentence, np.concatenate((rest, out)))
                 await asyncio.sleep(0)
                 await self._wait_for_room()
-                if self.done:
+                if self._done.is_set():
                     return
-        if resampler is not None and not self.done:
+        if resampler is not None and not self._done.is_set():
             rest = self._cut(sentence, np.concatenate((rest, resampler.finish())))
             if len(rest):
                 padding = np.zeros(self._frame_samples - len(rest), dtype=np.int16)
                 self._cut(sentence, np.concatenate((rest, padding)))
                 sentence.samples -= len(padding)
-        sentence.whole = not self.done
+        sentence.whole = not self._done.is_set()
 
     def _cut(self, sentence: _Sentence, samples: Samples) -> Samples:
         """Append whole frames to the sentence; what is left over comes back."""
@@ -241,7 +241,7 @@ class Utterance:
         return self.rate * FRAME_MS // 1000
 
     async def _wait_for_room(self) -> None:
-        while self.buffered_frames >= BUFFER_FRAMES and not self.done:
+        while self.buffered_frames >= BUFFER_FRAMES and not self._done.is_set():
             self._room.clear()
             await self._room.wait()
 

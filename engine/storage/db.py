@@ -22,6 +22,8 @@ from engine.errors import ConfigError, StorageError
 
 BUSY_TIMEOUT_MS = 1500
 CONNECT_TIMEOUT_S = 5.0
+MIGRATION_LOCK = 0x0FF400C
+"""Key of PostgreSQL's advisory lock; any number of our own."""
 DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg")
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -181,7 +183,7 @@ async def _lock(connection: AsyncConnection) -> None:
     if connection.dialect.name == "sqlite":
         await connection.exec_driver_sql("BEGIN IMMEDIATE")
     else:
-        await connection.exec_driver_sql("SELECT pg_advisory_xact_lock(0x0ff400c)")
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
 
 
 def _run_migrations(connection: sa.Connection) -> None:

@@ -9,7 +9,7 @@ import datetime as dt
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -75,9 +75,11 @@ class Spool:
         """Keep a record that the database will never take, with the reason. Raises OSError."""
         self._append(self._rejected, [json.dumps({"why": why, "record": record.to_json()})])
 
-    def batches(self, size: int) -> Iterator[list[Record]]:
+    def batches(self, size: int) -> Generator[list[Record], None, None]:
         """The waiting records, oldest first. A line that was torn by a power cut is put aside."""
         batch: list[Record] = []
+        if self.empty():
+            return
         with self._waiting.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 if not line.strip():

@@ -11,6 +11,7 @@ batch whose answer was lost can be sent again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
@@ -68,8 +69,14 @@ class Writer:
         return not self._spilled
 
     async def start(self) -> None:
-        """First store what an earlier run left in the spool."""
-        self._spilled = not await asyncio.to_thread(self._spool.empty)
+        """First store what an earlier run left in the spool. Raises StorageError when it is unusable."""
+        try:
+            self._spilled = not await asyncio.to_thread(self._spool.empty)
+        except OSError as error:
+            raise StorageError(
+                f"the spool cannot be read: {error}",
+                how_to_fix=["make the folder `spool` inside `data` readable for the engine's user"],
+            ) from error
         if self._spilled:
             await self._replay()
         self._task = asyncio.create_task(self._run(), name="storage writer")
@@ -123,9 +130,22 @@ class Writer:
             elif not self._closing:
                 await self._wait(self._urgent, GATHER_S)
             self._urgent.clear()
-            if self._spilled and time.monotonic() >= self._retry_at:
-                await self._replay()
-            await self._store([self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))])
+            items = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            records = [item.record for item in items if item.record is not None]
+            try:
+                error = await self._keep(records)
+            except Exception as bug:
+                # A fault of ours in one batch must not end the writing of all later ones.
+                log.exception("the writer failed", extra={"records": len(records)})
+                self.lost += len(records)
+                error = StorageError(f"the writer failed: {type(bug).__name__}")
+            for item in items:
+                if item.done is None or item.done.done():
+                    continue
+                if error is None:
+                    item.done.set_result(None)
+                else:
+                    item.done.set_exception(error)
 
     def _probe_in(self) -> float | None:
         """Seconds until the database is tried again; None while it is up."""
@@ -139,60 +159,61 @@ class Writer:
         except TimeoutError:
             pass  # that is the other way to stop waiting
 
-    async def _store(self, items: Sequence[_Item]) -> None:
-        records = [item.record for item in items if item.record is not None]
-        error: StorageError | None = None
-        if records and not self._spilled:
-            await self._store_or_spill(records)
-        elif records:
-            error = await self._append(records)
-        for item in items:
-            if item.done is not None and not item.done.done():
-                if error is None:
-                    item.done.set_result(None)
-                else:
-                    item.done.set_exception(error)
+    async def _keep(self, records: Sequence[Record]) -> StorageError | None:
+        """To the database, else to the spool, for as long as it takes.
 
-    async def _store_or_spill(self, records: Sequence[Record]) -> None:
+        Only when closing is it final that both fail; that error is the result.
+        """
         deadline = time.monotonic() + SPILL_AFTER_S
-        for wait in backoff(0.05, 0.5):
-            if await self._commit(records):
-                return
-            if self._closing or time.monotonic() + wait >= deadline:
-                break
-            await asyncio.sleep(wait)
-        log.error("the database is down; records go to the spool")
-        self._spilled = True
-        self._waits = backoff(0.1, 10.0)
-        self._retry_at = time.monotonic() + next(self._waits)
-        await self._append(records)
-
-    async def _append(self, records: Sequence[Record]) -> StorageError | None:
-        """To the spool, for as long as it takes; only when closing is a second failure final."""
-        for wait in backoff(0.1, 5.0):
-            try:
-                await asyncio.to_thread(self._spool.append, records)
+        for wait in backoff(0.05, 2.0):
+            if await self._to_database(records) or not records:
                 return None
-            except OSError as error:
-                log.error("the spool cannot be written", extra={"error": str(error)})
-                if self._closing:
-                    self.lost += len(records)
-                    return StorageError(f"neither database nor spool can be written: {error}")
+            if self._spilled or self._closing or time.monotonic() >= deadline:
+                try:
+                    await self._to_spool(records)
+                    return None
+                except OSError as error:
+                    log.error("the spool cannot be written", extra={"error": str(error)})
+                    if self._closing:
+                        self.lost += len(records)
+                        return StorageError(f"neither database nor spool can be written: {error}")
             await asyncio.sleep(wait)
         raise AssertionError("backoff never ends")
 
-    async def _replay(self) -> None:
-        """Store the spool, oldest first; on failure all of it is sent again later."""
+    async def _to_database(self, records: Sequence[Record]) -> bool:
+        if self._spilled and (time.monotonic() < self._retry_at or not await self._replay()):
+            return False
+        return not records or await self._commit(records)
+
+    async def _to_spool(self, records: Sequence[Record]) -> None:
+        if not self._spilled:
+            log.error("the database is down; records go to the spool")
+            self._spilled = True
+            self._retry_later()
+        await asyncio.to_thread(self._spool.append, records)
+
+    def _retry_later(self) -> None:
+        self._retry_at = time.monotonic() + next(self._waits)
+
+    async def _replay(self) -> bool:
+        """Store the spool, oldest first; after a failure all of it is sent again later."""
         count = 0
-        batches = await asyncio.to_thread(self._spool.batches, BATCH)
-        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
-            if not await self._commit(batch):
-                self._retry_at = time.monotonic() + next(self._waits)
-                return
-            count += len(batch)
-        await asyncio.to_thread(self._spool.clear)
+        try:
+            with contextlib.closing(self._spool.batches(BATCH)) as batches:
+                while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+                    if not await self._commit(batch):
+                        self._retry_later()
+                        return False
+                    count += len(batch)
+            await asyncio.to_thread(self._spool.clear)
+        except OSError as error:
+            log.error("the spool cannot be read", extra={"error": str(error)})
+            self._retry_later()
+            return False
         self._spilled = False
+        self._waits = backoff(0.1, 10.0)
         log.warning("records from the spool are in the database", extra={"records": count})
+        return True
 
     async def _commit(self, records: Sequence[Record]) -> bool:
         """Store a batch in one transaction. False: the database is down, try again.
@@ -203,7 +224,7 @@ class Writer:
             async with asyncio.timeout(ATTEMPT_S), self._engine.begin() as connection:
                 await _execute(connection, records)
             return True
-        except (sa.exc.SQLAlchemyError, OSError, TimeoutError) as error:
+        except (sa.exc.SQLAlchemyError, OSError, ValueError, TypeError, OverflowError) as error:
             if not _is_refusal(error):
                 # The text of a database error can quote what was being stored.
                 log.warning("the database failed", extra={"error": type(error).__name__})
@@ -224,11 +245,18 @@ class Writer:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the fault is the record's: classes 22 and 23 of SQLSTATE, or a value of a wrong type."""
-    state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
-    if isinstance(error, sa.exc.IntegrityError | sa.exc.DataError) or state[:2] in ("22", "23"):
-        return True
-    return isinstance(error, sa.exc.StatementError) and not isinstance(error, sa.exc.DBAPIError)
+    """Whether the fault is the record's: SQLSTATE class 22 or 23, or a value the driver cannot send."""
+    if not isinstance(error, sa.exc.DBAPIError):
+        # A StatementError of SQLAlchemy's own is about a value; an OSError is about the road.
+        return not isinstance(error, OSError)
+    state = getattr(error.orig, "sqlstate", None) or ""
+    # asyncpg refuses a value on our side with an error that is a ValueError as well.
+    reason = getattr(error.orig, "__cause__", None)
+    return (
+        isinstance(error, sa.exc.IntegrityError | sa.exc.DataError)
+        or state[:2] in ("22", "23")
+        or isinstance(reason, ValueError | TypeError | OverflowError)
+    )
 
 
 async def _execute(connection: AsyncConnection, records: Sequence[Record]) -> None:

@@ -87,6 +87,12 @@ class Admission(Generic[T]):
         self._spend(call_id, "repeated")
         return waiting.ticket
 
+    @property
+    def pending(self) -> int:
+        """How many are minted, unclaimed and still good: calls that are about to come."""
+        now = self._clock()
+        return sum(waiting.expires >= now for waiting in self._waiting.values())
+
     def abandoned(self) -> list[tuple[str, T]]:
         """The tickets that expired unclaimed, oldest first; each is told once."""
         self._forget()

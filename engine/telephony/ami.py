@@ -13,6 +13,7 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from engine.aio import Background, backoff, cancel_and_wait
 from engine.errors import AmiRefused, AmiUnavailable, LocalProtocolError
@@ -101,7 +102,8 @@ class AmiClient:
     async def wait_connected(self, timeout_s: float) -> None:
         """Wait until logged in. Raises AmiUnavailable, saying what went wrong last."""
         try:
-            await asyncio.wait_for(self._up.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._up.wait()
         except TimeoutError:
             raise self._no_link() from None
 
@@ -154,8 +156,13 @@ class AmiClient:
         await self.action("Hangup", {"Channel": channel, "Cause": str(cause)})
 
     async def command(self, cli: str) -> str:
-        """The text the Asterisk console prints for `cli`."""
-        answer = await self.action("Command", {"Command": cli})
+        """The text the Asterisk console prints for `cli`, also when it says that the command failed.
+
+        Raises AmiRefused when this user may not run it.
+        """
+        answer = await self._exchange(self._require_wire(), "Command", {"Command": cli}, None)
+        if "Output" not in answer:
+            _check("Command", answer)
         return answer.get("Output", "")
 
     async def originate(
@@ -222,8 +229,10 @@ class AmiClient:
             try:
                 wire = await self._log_in()
             except (OSError, AmiUnavailable, AmiRefused) as error:  # TimeoutError is an OSError
-                self._last_error = str(error) or "no answer in time"
-                log.warning("AMI cannot be reached", extra={"error": self._last_error})
+                reason = str(error) or "no answer in time"
+                if reason != self._last_error:  # once, not at every attempt
+                    log.warning("AMI cannot be reached", extra={"error": reason})
+                self._last_error = reason
             else:
                 waits = backoff(limit_s=RETRY_LIMIT_S)
                 try:
@@ -262,16 +271,20 @@ class AmiClient:
     async def _request(
         self, wire: AmiWire, name: str, fields: Fields, timeout_s: float | None
     ) -> Mapping[str, str]:
+        answer = await self._exchange(wire, name, fields, timeout_s)
+        _check(name, answer)
+        return answer
+
+    async def _exchange(
+        self, wire: AmiWire, name: str, fields: Fields, timeout_s: float | None
+    ) -> Mapping[str, str]:
         try:
-            # wait_for cancels the future, which takes the action out of the wire's books.
-            answer = await asyncio.wait_for(
-                wire.request(name, fields), timeout_s or self._timeout_s
-            )
+            # The time-out cancels the future, which takes the action out of the wire's books. (Not wait_for:
+            # before Python 3.12 it swallows a cancellation that comes together with the answer.)
+            async with asyncio.timeout(timeout_s or self._timeout_s):
+                return await wire.request(name, fields)
         except TimeoutError:
             raise AmiUnavailable(f"AMI {name} was not answered in time") from None
-        if answer.get("Response") == "Error":
-            raise AmiRefused(f"AMI {name} refused: {answer.get('Message', 'no reason given')}")
-        return answer
 
     def _require_wire(self) -> AmiWire:
         if self._wire is None:
@@ -327,15 +340,20 @@ class AmiClient:
             log.info("a cancelled call could not be hung up", extra={"error": str(error)})
 
 
-async def _first_of(*waited: asyncio.Future[object], timeout_s: float) -> None:
+async def _first_of(*waited: asyncio.Future[Any], timeout_s: float) -> None:
     """Wait for any of the futures; cancels none of them and raises nothing on time-out."""
     await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _check(name: str, answer: Mapping[str, str]) -> None:
+    if answer.get("Response") == "Error":
+        raise AmiRefused(f"AMI {name} refused: {answer.get('Message', 'no reason given')}")
 
 
 def _call(handler: Callable[..., None], argument: object) -> None:
     try:
         handler(argument)
-    except Exception:  # noqa: BLE001  # a subscriber's bug must not cost everybody the link
+    except Exception:  # a subscriber's bug must not cost everybody the link
         log.exception("AMI handler failed", extra={"handler": repr(handler)})
 
 

@@ -7,10 +7,12 @@ the absolute schedule, starting with what is already missing:
     arrives   a b c                     d e
     time      |-|-|-|-|-|-|-|-|-|-|-|-|-|-|
     yielded   a b c     sss s s s s s s d e
-                        ^ 60 ms: the three missing frames at once, then one every 20 ms
+                        ^ 60 ms: what is missing at once, then one frame every 20 ms
 
-Sound that arrives again is yielded at once, whatever silence has been told before it; the schedule goes on
-from there, so a gap is told once. Nothing the caller said is thrown away to make room for silence.
+A silent frame is told half a frame late, since sound that comes back may be as much out of step: so a gap is
+rounded to the nearest frame, and a thousand gaps do not add up to a second. Sound that arrives again is
+yielded at once and the schedule goes on from it; a gap is told once. Nothing the caller said is thrown away
+to make room for silence.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ LONGEST_PACKET_S = 0.2
 """Longer packets do not make us more patient."""
 LIMIT = 50
 """Items kept for a reader that is late: one second."""
+_ROUNDING_S = FRAME_S / 2
 _EPSILON_S = 1e-6
 
 
@@ -125,11 +128,11 @@ class Inbound:
             if self._closed:
                 return None
             late = now - self._arrived >= self._hold_s - _EPSILON_S
-            missing_s = now - self._until
+            missing_s = now - _ROUNDING_S - self._until
         else:
             # A reader that comes late finds sound behind a gap that it has not been told of yet.
             late = head.at - self._until > self._hold_s
-            missing_s = head.at - FRAME_S - self._until
+            missing_s = head.at - FRAME_S + _ROUNDING_S - self._until
         self._quiet = self._quiet or late
         if self._quiet and missing_s >= FRAME_S - _EPSILON_S:
             return self._silence(missing_s)
@@ -144,7 +147,9 @@ class Inbound:
     @property
     def deadline(self) -> float:
         """When silence is due if nothing arrives until then."""
-        return self._until + FRAME_S if self._quiet else self._arrived + self._hold_s
+        if self._quiet:
+            return self._until + FRAME_S + _ROUNDING_S
+        return self._arrived + self._hold_s
 
     async def receive(self) -> AsyncIterator[Frame | Digit]:
         """A frame every 20 ms and keys among them, until the line ends. For one reader."""

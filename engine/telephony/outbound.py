@@ -11,7 +11,8 @@ SEND_BUFFER_BYTES = 16_384
 
 
 class StallGate:
-    """Live sound must not queue: shut once the write buffer has not been empty for `limit_s` seconds."""
+    """Live sound must not queue: shut once the write buffer has not been empty for `limit_s` seconds, or
+    holds as much as the kernel does."""
 
     def __init__(self, limit_s: float = STALLED_S) -> None:
         self._limit_s = limit_s
@@ -24,7 +25,7 @@ class StallGate:
             return True
         if self._busy_since is None:
             self._busy_since = now
-        return now - self._busy_since <= self._limit_s
+        return buffered < SEND_BUFFER_BYTES and now - self._busy_since <= self._limit_s
 
 
 def prepare_socket(transport: BaseTransport) -> None:

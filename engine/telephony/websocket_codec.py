@@ -169,7 +169,7 @@ def _media_start(values: Mapping[str, Any]) -> MediaStart:
     media_format = values.get("format")
     if not isinstance(media_format, str) or media_format not in RATES:
         raise RemoteProtocolError(
-            f"the channel's format is {str(media_format)[:20]!r}, not signed linear",
+            f"the channel's format is {_string(media_format)[:20]!r}, not signed linear",
             how_to_fix=["put c(slin16) into the dial string: Dial(WebSocket/…/c(slin16)…)"],
         )
     variables = values.get("channel_variables")
@@ -177,8 +177,12 @@ def _media_start(values: Mapping[str, Any]) -> MediaStart:
         variables = {}
     return MediaStart(
         rate=RATES[media_format],
-        channel=str(values.get("channel", "")),
-        connection_id=str(values.get("connection_id", "")),
+        channel=_string(values.get("channel")),
+        connection_id=_string(values.get("connection_id")),
         # An inherited variable still wears the underscores that made it so.
-        variables={name.lstrip("_"): str(value) for name, value in variables.items()},
+        variables={name.lstrip("_"): _string(value) for name, value in variables.items()},
     )
+
+
+def _string(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, TypeVar
 
-from aiohttp import WSMsgType, web
+from aiohttp import WebSocketError, WSMsgType, web
 
 from engine.errors import LegClosed, LocalProtocolError, RemoteProtocolError
 from engine.media.frame import Digit, Frame, frame_bytes
@@ -55,6 +55,8 @@ class _Line:
                 return self._decoder.text(message.data)
             case WSMsgType.BINARY:
                 return self._decoder.binary(message.data)
+            case WSMsgType.ERROR if isinstance(message.data, WebSocketError):
+                raise RemoteProtocolError(str(message.data))
             case _:
                 return None
 

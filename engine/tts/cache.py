@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
@@ -68,7 +68,7 @@ class PhraseCache:
 
     async def speak(
         self, text: str, *, voice: str, language: str, speed: float = 1.0
-    ) -> AsyncIterator[Pcm]:
+    ) -> AsyncGenerator[Pcm, None]:
         """See TextToSpeech."""
         phrase = Phrase(text, language, voice, speed)
         if sounds := self._sounds.get(phrase):
@@ -92,7 +92,7 @@ class PhraseCache:
         self._bytes = 0
         await self._engine.close()
 
-    async def _make(self, phrase: Phrase) -> AsyncIterator[Pcm]:
+    async def _make(self, phrase: Phrase) -> AsyncGenerator[Pcm, None]:
         chunks = self._engine.speak(
             phrase.text, voice=phrase.voice, language=phrase.language, speed=phrase.speed
         )

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class Espeak:
 
     async def speak(
         self, text: str, *, voice: str, language: str, speed: float = 1.0
-    ) -> AsyncIterator[Pcm]:
+    ) -> AsyncGenerator[Pcm, None]:
         """See TextToSpeech. `voice` is an espeak-ng voice such as `ru` or `en-gb+f3`; empty: the language's own."""
         words = spoken(text, language)
         if not any(map(str.isalnum, words)):

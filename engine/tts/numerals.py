@@ -12,16 +12,19 @@ _LARGEST = 10**12
 
 
 class Noun(NamedTuple):
-    """A counted word: 1 minute, 2 minutes, 5 minutes; `part` is the form after a fraction."""
+    """A counted word: 1 minute, 2 minutes, 5 minutes.
+
+    `singular_genitive` follows a fraction; empty where it is the same as `few`, as always in Russian.
+    """
 
     one: str
     few: str
     many: str
     gender: Gender = "m"
+    singular_genitive: str = ""
 
-    @property
-    def part(self) -> str:
-        return self.few
+    def of_part(self, language: str) -> str:
+        return self.many if language == "en" else self.singular_genitive or self.few
 
 
 def plural(number: int, noun: Noun, language: str) -> str:
@@ -61,8 +64,13 @@ def ordinal(number: int, language: str, ending: str = "") -> str:
     """7 → seventh, седьмой, сьомий; `ending` is the wanted Slavic ending: ого, ому, ом, ая, ое, ый."""
     if abs(number) >= _LARGEST:
         return digits(str(abs(number)), language)
-    words: str = num2words(number, lang=language, to="ordinal")
-    if language == "en" or not ending:
+    if number == 0 and language == "uk":
+        words = "нульовий"  # num2words knows no such word
+    else:
+        words = num2words(number, lang=language, to="ordinal")
+    if language == "en":
+        return words.replace(" and ", " ").replace(",", "")
+    if not ending:
         return words
     head, _, last = words.rpartition(" ")
     return f"{head} {_inflect(last, language, ending)}".strip()
@@ -75,7 +83,7 @@ def _inflect(word: str, language: str, ending: str) -> str:
             return word if ending == "ый" else "треть" + soft.get(ending, ending)
         return word if ending == "ый" else re.sub(r"(ый|ой|ий)$", ending, word)
     if word == "третій":
-        soft = {"ого": "ього", "ому": "ьому", "а": "я", "е": "є", "у": "ю"}
+        soft = {"ого": "ього", "ому": "ьому", "ої": "ьої", "а": "я", "е": "є", "у": "ю"}
         return word if ending == "ий" else "трет" + soft.get(ending, ending)
     return word if ending == "ий" else re.sub(r"ий$", ending, word)
 
@@ -118,6 +126,8 @@ def digits(text: str, language: str) -> str:
 
 def grouped(text: str, language: str) -> str:
     """A group of a telephone number: 495 → four nine five, четыреста девяносто пять, 05 → ноль пять."""
+    if language != "en" and len(text) == 4:
+        return f"{grouped(text[:2], language)}, {grouped(text[2:], language)}"
     if language == "en" or len(text) > 3:
         return digits(text, language)
     zeros = len(text) - len(text.lstrip("0"))
@@ -132,9 +142,9 @@ def _ends_in_one(number: int) -> bool:
 
 
 _DIGITS = {
-    "en": "zero one two three four five six seven eight nine".split(),
-    "ru": "ноль один два три четыре пять шесть семь восемь девять".split(),
-    "uk": "нуль один два три чотири п'ять шість сім вісім дев'ять".split(),
+    "en": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
+    "ru": ["ноль", "один", "два", "три", "четыре", "пять", "шесть", "семь", "восемь", "девять"],
+    "uk": ["нуль", "один", "два", "три", "чотири", "п'ять", "шість", "сім", "вісім", "дев'ять"],
 }
 _GENDERED: dict[str, dict[Gender, dict[str, str]]] = {
     "ru": {"f": {"один": "одна", "два": "две"}, "n": {"один": "одно"}},

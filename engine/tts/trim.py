@@ -1,4 +1,4 @@
-"""The caller waits for the first audible sound, so a sentence should not begin with silence."""
+"""The caller waits for the first audible sound, and hears a pause at every seam: both are cut short."""
 
 from __future__ import annotations
 
@@ -31,3 +31,11 @@ class LeadingSilence:
             return joined[:0]
         self._heard = True
         return joined[max(0, int(audible[0]) - self._keep) :]
+
+
+def cut_tail(samples: Samples, rate: int, keep_s: float) -> Samples:
+    """The samples with at most `keep_s` seconds of silence at their end."""
+    audible = np.flatnonzero(np.abs(samples.astype(np.int32)) > _AUDIBLE)
+    if len(audible) == 0:
+        return samples[: round(keep_s * rate)]
+    return samples[: int(audible[-1]) + 1 + round(keep_s * rate)]

@@ -14,13 +14,13 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
+from llama_cpp.llama_grammar import LlamaGrammar
 
 from engine.dialog.llm.base import Delta, Message, TextDelta, ToolCall, ToolSpec, Usage
 from engine.dialog.llm.llama_engine import LlamaEngine, Sampling
@@ -58,14 +58,12 @@ class LlamaCpp:
         threads: int = 2,
         gpu_layers: int = 0,
         timeout_s: float = 30.0,
-        message_chars: int = 4000,
         sampling: Sampling | None = None,
     ) -> None:
         self.name = path.stem
         self._workers = workers
         self._engine = LlamaEngine(path, context=context, threads=threads, gpu_layers=gpu_layers)
         self._timeout_s = timeout_s
-        self._message_chars = message_chars
         self._sampling = sampling or Sampling()
 
     async def reply(
@@ -75,10 +73,10 @@ class LlamaCpp:
         *,
         max_tokens: int = 200,
         cache_key: str = "",
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta, None]:
         """See LanguageModel.reply."""
         request = _Request(
-            tuple(clip(message, self._message_chars) for message in messages),
+            tuple(messages),
             tuple(tools),
             max_tokens,
             cache_key,
@@ -114,9 +112,7 @@ class LlamaCpp:
         )
 
     async def forget(self, cache_key: str) -> None:
-        await self._workers.run(
-            LANE, self._engine.forget, cache_key, priority=Priority.BACKGROUND
-        )
+        await self._workers.run(LANE, self._engine.forget, cache_key, priority=Priority.BACKGROUND)
 
     async def close(self) -> None:
         """Unload. The workers stay the owner's to close, after this."""
@@ -201,24 +197,15 @@ class LlamaCpp:
         return ToolCall(new_call_id(), *parsed), count
 
 
-def clip(message: Message, characters: int) -> Message:
-    """The message with at most `characters` of content, its beginning kept."""
-    if len(message.content) <= characters:
-        return message
-    return Message(
-        message.role, message.content[:characters], message.tool_calls, message.tool_call_id
-    )
-
-
 def call_schema_json(tools: Sequence[ToolSpec]) -> str:
     return json.dumps(call_schema(tools))
 
 
 @lru_cache(maxsize=64)
-def grammar_for(schema: str) -> llama_cpp.LlamaGrammar:
+def grammar_for(schema: str) -> LlamaGrammar:
     """Raises ModelError for a schema that cannot be turned into a grammar."""
     try:
-        return llama_cpp.LlamaGrammar.from_json_schema(schema, verbose=False)
+        return LlamaGrammar.from_json_schema(schema, verbose=False)
     # The converter is plain Python over somebody's schema: it raises whatever it trips over.
     except Exception as error:
         raise ModelError(f"no grammar for the tools' schema: {error}") from error

@@ -22,9 +22,11 @@ import jinja2
 import llama_cpp
 import numpy as np
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+from llama_cpp.llama_grammar import LlamaGrammar
 from numpy.typing import NDArray
 
 from engine.dialog.llm.base import Message, ToolSpec
+from engine.dialog.llm.messages import drop_oldest, one_system
 from engine.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -93,13 +95,13 @@ class LlamaEngine:
         self._context = context
         self._threads = threads
         self._gpu_layers = gpu_layers
-        self._llama: llama_cpp.Llama | None = None
-        self._formatter: Jinja2ChatFormatter | None = None
+        self._llama: Any = None  # its types are incomplete
+        self._formatter: Any = None
         self._saved = SavedSequences()
         self._owner = ""
 
     @property
-    def llama(self) -> llama_cpp.Llama:
+    def llama(self) -> Any:
         """The loaded model. Raises ModelError."""
         if self._llama is None:
             self._load()
@@ -175,7 +177,6 @@ class LlamaEngine:
         self, messages: Sequence[Message], tools: Sequence[ToolSpec], *, answer: bool = True
     ) -> str:
         _ = self.llama  # loads the template
-        assert self._formatter is not None
         self._formatter.add_generation_prompt = answer
         last: Exception | None = None
         for attempt in (messages, one_system(messages)):
@@ -203,7 +204,11 @@ class LlamaEngine:
         if self._owner and self._owner != key and len(live) - shared >= WORTH_SAVING:
             self._save(self._owner, live)
         best = self._saved.best(prompt)
-        if best is not None and best[0] >= shared + WORTH_SAVING and self._restore(best[1], best[2]):
+        if (
+            best is not None
+            and best[0] >= shared + WORTH_SAVING
+            and self._restore(best[1], best[2])
+        ):
             shared = best[0]
         self._owner = key
         # The last token is always evaluated again, for its logits.
@@ -221,7 +226,7 @@ class LlamaEngine:
         return keep
 
     def generate(
-        self, tokens: list[int], sampling: Sampling, grammar: llama_cpp.LlamaGrammar | None = None
+        self, tokens: list[int], sampling: Sampling, grammar: LlamaGrammar | None = None
     ) -> Iterator[str]:
         """Pieces of text after `tokens`, one per model token (empty inside a character)."""
         llama = self.llama
@@ -292,30 +297,6 @@ def common_prefix(first: Tokens, second: Tokens) -> int:
     return int(different[0]) if len(different) else length
 
 
-def drop_oldest(messages: Sequence[Message]) -> list[Message] | None:
-    """Without the oldest turn: a message and the tool answers that hang on it. None: nothing to drop."""
-    systems = 0
-    while systems < len(messages) and messages[systems].role == "system":
-        systems += 1
-    rest = list(messages[systems + 1 :])
-    while rest and rest[0].role == "tool":
-        rest.pop(0)
-    if not rest:
-        return None
-    return [*messages[:systems], *rest]
-
-
-def one_system(messages: Sequence[Message]) -> list[Message]:
-    """The leading system messages joined into one, for templates that allow no second."""
-    systems = 0
-    while systems < len(messages) and messages[systems].role == "system":
-        systems += 1
-    if systems < 2:
-        return list(messages)
-    text = "\n\n".join(message.content for message in messages[:systems])
-    return [Message("system", text), *messages[systems:]]
-
-
 def _for_template(message: Message) -> dict[str, Any]:
     content = message.content
     if message.role in ("user", "tool"):
@@ -348,7 +329,7 @@ def tool_json(tool: ToolSpec) -> str:
     )
 
 
-def _piece(llama: llama_cpp.Llama, token: int) -> str:
+def _piece(llama: Any, token: int) -> str:
     if token < 0:
         return ""
     return str(llama.detokenize([token], special=True).decode(errors="replace"))

@@ -77,7 +77,7 @@ class ToolCallScanner:
         if end < 0:
             self._held = self._held[-len(_THINK_END) :]
             return False
-        self._held = self._held[end + len(_THINK_END) :].lstrip()
+        self._held = self._held[end + len(_THINK_END) :]
         self._thinking = False
         return True
 

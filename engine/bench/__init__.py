@@ -1,0 +1,1 @@
+"""Measurements. Times are taken from the waveform at the caller's side, sound to sound."""

@@ -1,0 +1,99 @@
+"""Loads and warms every model before the first ring."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+from engine.calls.parts import Parts
+from engine.config import Agent, Settings
+from engine.dialog.llm.llama_cpp import LlamaCpp
+from engine.dialog.phrases import phrases
+from engine.errors import ConfigError
+from engine.inference.pool import Workers
+from engine.inference.weights import WeightStore
+from engine.stt.base import SpeechToText
+from engine.stt.faster_whisper import FasterWhisper
+from engine.stt.onnx_asr import OnnxAsr
+from engine.tts.cache import PhraseCache
+from engine.tts.espeak import Espeak
+from engine.tts.piper import Piper
+from engine.tts.voices import Voices
+from engine.turns.semantic import SmartTurn
+from engine.turns.vad import make_vad
+
+log = logging.getLogger(__name__)
+
+
+async def load_parts(
+    settings: Settings, agents: Mapping[str, Agent], stack: AsyncExitStack
+) -> Parts:
+    """Everything the agents need. Raises WeightsError and ConfigError before anything is loaded."""
+    started = time.monotonic()
+    models = settings.models
+    store = WeightStore(models.folder)
+    workers = Workers()
+    stack.push_async_callback(workers.close)
+    stt = _hearing(settings, store, workers)
+    turn_model = SmartTurn(store.path(models.turn_model), workers)
+    llm = LlamaCpp(
+        store.path(models.llm_model),
+        workers,
+        threads=models.llm_threads,
+        context=models.llm_context,
+        gpu_layers=-1 if models.profile == "gpu" else 0,
+        timeout_s=settings.limits.llm_timeout_s,
+    )
+    engines = {
+        "piper": PhraseCache(Piper(store, workers, default_voice=models.tts_model)),
+        "espeak": PhraseCache(Espeak()),
+    }
+    if any(
+        agent.voice(lang).engine == "piper" for agent in agents.values() for lang in agent.languages
+    ):
+        store.path(models.tts_model)
+    voices = {name: Voices(agent, engines) for name, agent in agents.items()}
+    await asyncio.gather(stt.warm(), turn_model.warm(), llm.warm())
+    for name, agent in agents.items():
+        await voices[name].warm(_fixed_phrases(agent))
+    for closing in (stt.close, llm.close, *(engine.close for engine in engines.values())):
+        stack.push_async_callback(closing)
+    log.info("models are warm", extra={"took_s": round(time.monotonic() - started, 1)})
+    return Parts(
+        stt=stt,
+        llm=llm,
+        voices=voices,
+        turn_model=turn_model,
+        make_vad=lambda rate: make_vad(models.vad, rate),
+        limits=settings.limits,
+    )
+
+
+def _hearing(settings: Settings, store: WeightStore, workers: Workers) -> SpeechToText:
+    models = settings.models
+    if models.stt == "faster-whisper":
+        return FasterWhisper(
+            store.path(models.stt_model),
+            workers,
+            padding_s=models.stt_padding_s,
+            threads=models.stt_threads,
+            device="cuda" if models.profile == "gpu" else "cpu",
+        )
+    if models.stt == "onnx-asr":
+        return OnnxAsr(models.stt_model, workers)
+    raise ConfigError(
+        f"models.stt = {models.stt!r} is not known",
+        how_to_fix=["use faster-whisper or onnx-asr"],
+    )
+
+
+def _fixed_phrases(agent: Agent) -> list[tuple[str, str]]:
+    """What every call may say word for word: made once, here."""
+    silence = agent.silence
+    own = [agent.greeting, agent.record_notice, *agent.fillers]
+    own += [silence.reprompt, silence.still_there, silence.goodbye]
+    fixed = [(text, agent.language) for text in own if text]
+    return fixed + [(text, lang) for lang in agent.languages for text in phrases(lang).all()]
