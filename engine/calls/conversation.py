@@ -223,6 +223,7 @@ class Conversation:
             case SpeechStarted():
                 if self._floor is not None and not self._sounding:
                     self._floor.utterance.pause()  # the caller goes on while we think
+                    self._journal.note("agent.held", keep=False)
             case Paused():
                 self._drop_next()
                 self._next = self._begin(event.speech_from, event.speech_to, event.at)

@@ -10,8 +10,10 @@ from contextlib import AsyncExitStack
 
 from engine.calls.parts import Parts
 from engine.config import Agent, Settings
+from engine.dialog import prompt
 from engine.dialog.llm.llama_cpp import LlamaCpp
 from engine.dialog.phrases import phrases
+from engine.dialog.tools.telephony import agent_registry
 from engine.errors import ConfigError
 from engine.inference.pool import Workers
 from engine.inference.weights import WeightStore
@@ -59,6 +61,7 @@ async def load_parts(
     await asyncio.gather(stt.warm(), turn_model.warm(), llm.warm())
     for name, agent in agents.items():
         await voices[name].warm(_fixed_phrases(agent))
+        await llm.warm(prompt.system_prefix(agent), agent_registry(agent).specs)
     for closing in (stt.close, llm.close, *(engine.close for engine in engines.values())):
         stack.push_async_callback(closing)
     log.info("models are warm", extra={"took_s": round(time.monotonic() - started, 1)})

@@ -37,7 +37,7 @@ _COMMON = {
 _SHARED = _COMMON["uk"] & _COMMON["ru"]
 _WORD = re.compile(r"[^\W\d_]+(?:['’ʼ-][^\W\d_]+)*")
 
-SHORT_WORD = 2
+SHORT_WORDS = 2
 """An utterance of this many words or fewer does not switch the language by itself."""
 HINT_WEIGHT = 1.0
 CLEAR = 1.5

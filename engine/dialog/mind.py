@@ -107,7 +107,9 @@ class Mind:
     async def think(
         self, heard: str, language: str, *, committed: asyncio.Event
     ) -> AsyncGenerator[Thought, None]:
-        """Answer `heard` in `language`. Closing the iterator stops model and tool.
+        """Answer `heard` in `language`; these words are not in the ledger yet.
+
+        Closing the iterator stops model and tool.
 
         Never raises a ModelError: when the model fails for good, the caller is told and transferred.
         """

@@ -71,10 +71,9 @@ def house_rules(agent: Agent) -> str:
 
 def time_note(now: datetime, language: str) -> Message:
     """Date and time for the model. Give the same `now` all call long: a new one empties the KV cache."""
-    words = (
-        f"{_DAYS[language].split()[now.weekday()]}, {now.day} {_MONTHS[language].split()[now.month - 1]} {now.year}, "
-        f"{now:%H:%M}"
-    )
+    day = _DAYS[language].split()[now.weekday()]
+    month = _MONTHS[language].split()[now.month - 1]
+    words = f"{day}, {now.day} {month} {now.year}, {now:%H:%M}"
     return Message("system", _NOW[language].format(words))
 
 

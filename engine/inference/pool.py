@@ -232,12 +232,13 @@ class _Feed(Generic[T]):
         iterator = self._factory()
         try:
             for item in iterator:
-                if self._stopped.is_set():
-                    return
                 self._room.acquire()
                 if self._stopped.is_set():
                     return
                 _call(self._loop, self.items.offer, item)
+                # Asked here too, so that the next item is not begun for nobody.
+                if self._stopped.is_set():
+                    return
         finally:
             close = getattr(iterator, "close", None)
             if close is not None:

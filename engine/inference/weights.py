@@ -256,7 +256,13 @@ class WeightStore:
         written: dict[str, dict[str, object]] = {}
         path = self.folder / model.id / _PINS
         if model.source == "hub" and path.is_file():
-            written = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                written = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise WeightsError(
+                    f"{path} cannot be read: {error}",
+                    how_to_fix=[f"delete it, then offhook models fetch {model.id}"],
+                ) from error
         pins = {}
         for file in model.files:
             entry = written.get(file.name, {})

@@ -7,6 +7,7 @@ its own, and the block's first UDP port stays bound for as long as the sandbox l
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 from engine.errors import AsteriskError
 
@@ -47,8 +48,11 @@ def take_block() -> PortBlock:
     raise AsteriskError("no free block of loopback ports between 12000 and 32000")
 
 
-def is_free_udp(port: int) -> bool:
-    return _is_free(socket.SOCK_DGRAM, port)
+def is_bound_udp(port: int) -> bool:
+    """Whether a program has the port, asked without taking it: it may be about to."""
+    wanted = f":{port:04X}"
+    lines = Path("/proc/net/udp").read_text(encoding="ascii").splitlines()[1:]
+    return any(line.split()[1].endswith(wanted) for line in lines)
 
 
 def free_media_port() -> int:
@@ -59,7 +63,7 @@ def free_media_port() -> int:
             raise AsteriskError("no free loopback port")
         port = int(probe.getsockname()[1]) & ~1
         probe.close()
-        if port < 65534 and all(is_free_udp(port + offset) for offset in range(3)):
+        if port < 65534 and all(_is_free(socket.SOCK_DGRAM, port + offset) for offset in range(3)):
             return port
 
 

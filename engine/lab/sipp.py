@@ -10,9 +10,7 @@ from types import TracebackType
 
 from engine.errors import OffhookError
 from engine.lab.asterisk_install import shipped
-from engine.lab.ports import free_media_port, is_free_udp
-
-_START_S = 5.0
+from engine.lab.ports import free_media_port, is_bound_udp
 
 
 class SippMissing(OffhookError):
@@ -56,18 +54,15 @@ class SippOperator:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )
-        try:
-            async with asyncio.timeout(_START_S):
-                # SIPp says nothing when it is ready; its port is taken then.
-                while is_free_udp(self._port) and self._process.returncode is None:
-                    await asyncio.sleep(0.02)
-        except TimeoutError as error:
-            await self._close()
-            raise OffhookError("SIPp did not open its port") from error
-        if self._process.returncode is not None:
+        # SIPp says nothing when it is ready; its port is taken then.
+        for _ in range(250):
+            if is_bound_udp(self._port) or self._process.returncode is not None:
+                break
+            await asyncio.sleep(0.02)
+        if self._process.returncode is not None or not is_bound_udp(self._port):
             errors = self._errors()
             await self._close()
-            raise OffhookError(f"SIPp did not start: {errors}")
+            raise OffhookError(f"SIPp did not start. {errors}")
         return self
 
     async def __aexit__(

@@ -136,7 +136,9 @@ class Softphone:
             stream.close()
             raise CallFailed(408, _REASONS[408]) from error
         except BaseException:
-            await call.hang_up()  # it is up when only its SDP could not be read
+            stream.close()
+            if call.answered_at:  # only its SDP could not be read
+                await self.bye(call)
             raise
         return call
 

@@ -87,6 +87,7 @@ class SipTransport(asyncio.DatagramProtocol):
         self._acks: OrderedDict[str, tuple[bytes, Address]] = OrderedDict()
         self._unacknowledged: dict[str, asyncio.Task[None]] = {}
         self._background = Background()
+        self._closed = asyncio.Event()
 
     async def open(self, host: str, port: int) -> None:
         """Bind; port 0 takes any. Raises OSError."""
@@ -103,6 +104,7 @@ class SipTransport(asyncio.DatagramProtocol):
         await self._background.close()
         if self._transport is not None:
             self._transport.close()
+            await self._closed.wait()
 
     def send(self, data: bytes, address: Address) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -148,6 +150,9 @@ class SipTransport(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # asyncio's own UDP transport does not derive from DatagramTransport.
         self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed.set()
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
         if not data.strip():

@@ -105,13 +105,18 @@ class FasterWhisper:
         return transcript
 
     async def warm(self) -> None:
-        await self.transcribe(Pcm.silence(1.0, RATE), language="en", priority=Priority.BACKGROUND)
+        await self._workers.run(LANE, self._warm, priority=Priority.BACKGROUND)
 
     async def close(self) -> None:
         """The lane belongs to the Workers; here only the model is let go."""
         self._model = None
 
     # --- On the lane's thread --------------------------------------------------------------------
+
+    def _warm(self) -> None:
+        model = self._load()
+        encoded = self._encode(model, np.zeros(RATE, dtype=np.float32), self._padding_s <= 0)
+        self._decode(model, encoded, "en", "", 1.0)
 
     def _transcribe(
         self,
@@ -174,8 +179,8 @@ class FasterWhisper:
         # Two frames become one position, so the number must be even.
         wanted = min(_FULL_FRAMES, wanted + wanted % 2)
         features = features[:, :wanted]
-        # Padded with what silence looks like, as in training: with zeros, which in this scale is sound,
-        # short windows make nearly twice as many errors.
+        # Padded with what silence looks like, as in training; a zero is sound in this scale. On 40 English
+        # prompts that made fewer errors in every window but the shortest; on 40 Russian ones it varied.
         silence = features.min()
         short = ((0, 0), (0, wanted - features.shape[1]))
         return model.encode(np.pad(features, short, constant_values=silence))

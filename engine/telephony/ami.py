@@ -227,22 +227,32 @@ class AmiClient:
         waits = backoff(limit_s=RETRY_LIMIT_S)
         while True:
             try:
-                wire = await self._log_in()
-            except (OSError, AmiUnavailable, AmiRefused) as error:  # TimeoutError is an OSError
-                reason = str(error) or "no answer in time"
-                if reason != self._last_error:  # once, not at every attempt
-                    log.warning("AMI cannot be reached", extra={"error": reason})
-                self._last_error = reason
-            else:
-                waits = backoff(limit_s=RETRY_LIMIT_S)
-                try:
-                    self._set_wire(wire)
-                    await self._watch(wire)
-                finally:
-                    wire.close()
-                    self._set_wire(None)
-                log.warning("AMI link lost", extra={"error": self._last_error})
+                if await self._hold_a_link():
+                    waits = backoff(limit_s=RETRY_LIMIT_S)
+            except (
+                Exception
+            ):  # this task must outlive its own bugs: it is all that brings the link back
+                log.exception("AMI link failed in a way nobody foresaw")
             await asyncio.sleep(next(waits))
+
+    async def _hold_a_link(self) -> bool:
+        """Make a link and stay until it is lost. False when none could be made."""
+        try:
+            wire = await self._log_in()
+        except (OSError, AmiUnavailable, AmiRefused) as error:  # TimeoutError is an OSError
+            reason = str(error) or "no answer in time"
+            if reason != self._last_error:  # once, not at every attempt
+                log.warning("AMI cannot be reached", extra={"error": reason})
+            self._last_error = reason
+            return False
+        try:
+            self._set_wire(wire)
+            await self._watch(wire)
+        finally:
+            wire.close()
+            self._set_wire(None)
+        log.warning("AMI link lost", extra={"error": self._last_error})
+        return True
 
     async def _log_in(self) -> AmiWire:
         loop = asyncio.get_running_loop()
@@ -264,7 +274,7 @@ class AmiClient:
                 return
             try:
                 await self._request(wire, "Ping", {}, None)
-            except AmiUnavailable as error:
+            except (AmiUnavailable, AmiRefused) as error:  # an Asterisk that shuts down refuses
                 self._last_error = str(error)
                 return
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any
@@ -61,18 +60,14 @@ class Piper:
         words = spoken(text, language)
         if not any(map(str.isalnum, words)):
             return
-        stopped = threading.Event()
         chunks = self._workers.stream(
             LANE,
-            lambda: self._synthesise(voice or self._default, words, speed, stopped),
+            lambda: self._synthesise(voice or self._default, words, speed),
             priority=priority,
         )
-        try:
-            async with aclosing(chunks):
-                async for pcm in chunks:
-                    yield pcm
-        finally:
-            stopped.set()
+        async with aclosing(chunks):
+            async for pcm in chunks:
+                yield pcm
 
     async def warm(self) -> None:
         async with aclosing(
@@ -87,9 +82,7 @@ class Piper:
 
     # --- On the lane's thread --------------------------------------------------------------------
 
-    def _synthesise(
-        self, voice_id: str, text: str, speed: float, stopped: threading.Event
-    ) -> Iterator[Pcm]:
+    def _synthesise(self, voice_id: str, text: str, speed: float) -> Iterator[Pcm]:
         from piper.config import SynthesisConfig
 
         voice = self._voice(voice_id)
@@ -107,8 +100,6 @@ class Piper:
                         samples = cut_tail(samples, rate, _CLAUSE_PAUSE_S)
                     if len(samples):
                         yield Pcm(samples, rate)
-                    if stopped.is_set():
-                        return
         except (RuntimeError, ValueError, KeyError) as error:
             raise ModelError(f"Piper failed: {error}") from error
 

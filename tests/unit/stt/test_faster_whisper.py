@@ -51,6 +51,15 @@ def whisper(workers: Workers) -> FasterWhisper:
 
 
 @pytest.mark.models
+async def test_warming_loads_the_model_and_runs_it(whisper: FasterWhisper) -> None:
+    assert whisper._model is None
+    await whisper.warm()
+    assert whisper._model is not None
+    await whisper.close()
+    assert whisper._model is None
+
+
+@pytest.mark.models
 async def test_a_prompt_is_understood_in_the_short_and_in_the_full_window(
     whisper: FasterWhisper, workers: Workers
 ) -> None:

@@ -143,6 +143,17 @@ async def test_a_frozen_asterisk_is_noticed_by_ping_and_left(server: AmiServer) 
         assert await next_of(changes) is True
 
 
+async def test_a_refused_ping_makes_a_new_link(server: AmiServer) -> None:
+    async def refuse(link: Link, action: Action) -> None:
+        link.error(action, "Asterisk is shutting down")
+
+    server.on("Ping", refuse)
+    async with client(server, ping_s=0.01) as ami:
+        await ami.wait_connected(WAIT_S)
+        changes = link_changes(ami)
+        assert [await next_of(changes), await next_of(changes)] == [False, True]
+
+
 async def test_start_does_not_raise_while_asterisk_is_down_and_keeps_trying() -> None:
     server = AmiServer()
     await server.listen()
