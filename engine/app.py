@@ -10,9 +10,9 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-from admin.app import make_app
 from aiohttp import web
 
+from admin.app import make_app
 from engine.aio import Background
 from engine.calls.desk import Desk
 from engine.calls.handoff import Handoff

@@ -73,10 +73,9 @@ async def _interrupt(caller: Caller, speech: Samples, after_s: float) -> float |
         return None
     await asyncio.sleep(after_s)
     # In a pause between sentences there is nothing to interrupt: wait for the voice.
-    while caller.heard.quiet_for(time.monotonic()) > 0.1 and not caller.ended.is_set():
-        await asyncio.sleep(0.02)
-    speaking = asyncio.create_task(caller.play(speech))
-    first, last = await speaking
+    if caller.heard.quiet_for(time.monotonic()) > 0.1:
+        await caller.wait_for_sound(time.monotonic(), 3.0)
+    first, last = await caller.play(speech)
     await asyncio.sleep(0.1)
     end = caller.heard.last_sound(first - 0.1, last + SETTLE_S, quiet_s=0.25)
     if end is None or end >= last:

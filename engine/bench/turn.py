@@ -45,7 +45,8 @@ async def run(settings: Settings, *, calls: int, seconds: float, through: str) -
         late = [value for player in players for value in player.lateness_ms]
         await asyncio.gather(*(caller.hang_up() for caller in callers))
     gaps = [gap for result in results for gap in result[0]]
-    cutoffs, missed = (sum(result[i] for result in results) for i in (1, 2))
+    cutoffs = sum(result[1] for result in results)
+    missed = sum(result[2] for result in results)
     return {
         "bench": "turn",
         "through": through,

@@ -81,6 +81,8 @@ class Conversation:
         self._clarifications = Clarifications()
         self._arguments: dict[str, dict[str, Any]] = {}
         self._stop_ms: int | None = None
+        self._stop_at = 0.0
+        """When the agent was last silenced, and how long after the caller's first sound."""
 
     # --- What the line brings ------------------------------------------------------------------
 
@@ -184,13 +186,13 @@ class Conversation:
         match action:
             case PauseAgent(at=at, onset=onset):
                 floor.utterance.pause()
-                self._stop_ms = round((at - onset) * 1000)
+                self._stop_ms, self._stop_at = round((at - onset) * 1000), at
             case ResumeAgent():
                 floor.utterance.resume()
                 self._journal.note("agent.resumed")
             case Interrupt(at=at, onset=onset):
                 if floor.utterance.state != "paused":
-                    self._stop_ms = round((at - onset) * 1000)
+                    self._stop_ms, self._stop_at = round((at - onset) * 1000), at
                 self._cut(floor)
 
     def _cut(self, floor: Turn) -> None:
@@ -199,7 +201,8 @@ class Conversation:
         if self._plan is not None and self._plan.result == "completed":
             self._plan = None
         floor.utterance.interrupt()
-        self._journal.note("agent.interrupted", stop_ms=self._stop_ms)
+        at_ms = self._journal.offset_ms(self._stop_at)
+        self._journal.note("agent.interrupted", stop_ms=self._stop_ms, at_ms=at_ms)
         self._account(floor, barge_in=True)
         self._tasks.start(floor.interrupt(), name="interrupt")
 

@@ -52,6 +52,7 @@ class Router:
         except AtCapacity:
             log.warning("call refused, all lines in use", extra={"limit": self._desk.limit})
             return {"OFFHOOK_STATUS": "FULL", "OFFHOOK_NEXT": when_full}
+        fallback = "hangup" if _is_outbound(request) else agent.fallback
         record = agent.record if rule is None or rule.record is None else rule.record
         ticket = CallTicket(
             agent=agent,
@@ -59,15 +60,16 @@ class Router:
             caller_id=request.caller_id,
             caller_name=request.caller_name,
             channel=request.channel,
-            direction=request.query.get("direction", "inbound"),
+            direction="outbound" if _is_outbound(request) else "inbound",
             record=record and bool(agent.record_notice),
-            fallback=agent.fallback,
+            fallback=fallback,
         )
+        # The status comes last: it says that the others arrived.
         return {
-            "OFFHOOK_STATUS": "OK",
             "OFFHOOK_UUID": self._admission.mint(ticket),
             "OFFHOOK_AUDIO": self._audio_address,
-            "OFFHOOK_NEXT": agent.fallback,
+            "OFFHOOK_NEXT": fallback,
+            "OFFHOOK_STATUS": "OK",
         }
 
     def rule_for(self, called: str) -> RouteSettings | None:
@@ -76,17 +78,23 @@ class Router:
         for rule in self._settings.routes:
             if rule.number == called:
                 return rule
-            if rule.number.endswith("*") and called.startswith(rule.number[:-1]):
-                if best is None or len(rule.number) > len(best.number):
-                    best = rule
+            fits = rule.number.endswith("*") and called.startswith(rule.number[:-1])
+            if fits and (best is None or len(rule.number) > len(best.number)):
+                best = rule
         return best
 
     def agent_for(self, request: AgiRequest, rule: RouteSettings | None) -> Agent | None:
-        """`agent=` of the AGI address wins; then the rule; then, with no rules at all, the only agent."""
-        if named := request.query.get("agent"):
-            return self._agents.get(named)
+        """An outbound call names its agent; then the rule; then, with no rules at all, the only agent."""
+        if _is_outbound(request):
+            job = request.arguments[0] if request.arguments else ""
+            return self._agents.get(job.removeprefix("agent="))
         if rule is not None:
             return self._agents.get(rule.agent)
         if not self._settings.routes and len(self._agents) == 1:
             return next(iter(self._agents.values()))
         return None
+
+
+def _is_outbound(request: AgiRequest) -> bool:
+    """A call of ours was answered: `agi://…/outbound,agent=NAME` (dialplan/offhook.conf)."""
+    return request.script == "outbound"

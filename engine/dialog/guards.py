@@ -38,7 +38,7 @@ _PLEASE = {
 }
 _ASKS = {
     "en": (
-        r"(?:speak|talk|chat)(?:ing)?\s+(?:directly\s+)?(?:to|with)\s+{person}",
+        r"(?:speak|talk|chat)(?:ing)?\s+(?:directly\s+)?(?:(?:to|with)\s+)?{person}",
         r"(?:get|give|connect|transfer|put|pass|switch|direct|redirect)\s+(?:me|us|this call)\s+"
         r"(?:back\s+|straight\s+|over\s+|through\s+)*(?:to\s+|with\s+|on to\s+)?{person}",
         r"(?:i|we)\s*(?:want|need|would like|'d like|d like|demand|prefer)\s+{person}"

@@ -59,6 +59,7 @@ class AudioSocketCaller:
         self.said = Timeline()
         self.ended = asyncio.Event()
         self.variables: dict[str, str] = {}
+        self.answered_at = 0.0
         self._queue: list[Samples] = []
         self._drained = asyncio.Event()
         self._now = asyncio.get_running_loop().time

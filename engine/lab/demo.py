@@ -92,7 +92,7 @@ async def run(settings: Settings, *, keep: bool, language: str, out: Path) -> in
             settings,
             {agent.id: agent},
             folder / "run",
-            answers=agent.id,
+            answers={"*": agent.id},
             sip_port=5070 if keep else 0,
         )
         there = await board.__aenter__()
@@ -288,7 +288,7 @@ def _tell(console: Console, notes: Notes, event: Event) -> None:
             stages = "  ".join(f"{k} {v} ms" for k, v in data["stages_ms"].items() if v is not None)
             console.print(f"[dim]{at:6.1f}           {stages}[/]")
         case "agent.interrupted":
-            notes.interruptions_ms.append(event.offset_ms)
+            notes.interruptions_ms.append(data["at_ms"])
             console.print(
                 f"[dim]{at:6.1f}[/] [red]the caller interrupts; silent {data['stop_ms']} ms after his first sound[/]"
             )

@@ -98,11 +98,11 @@ class PhoneCall:
         return self.stream.heard.between(start, end)
 
     def first_sound_after(self, start: float) -> float | None:
-        """When the first sound after `start` was heard, to 10 ms; None when none was."""
+        """When the first sound after `start` was heard; None when none was."""
         return self.stream.heard.first_sound(start, self._until())
 
     def last_sound_between(self, start: float, end: float) -> float | None:
-        """When the last sound in between ended, to 10 ms; None when there was none."""
+        """When the last sound in between ended; None when there was none."""
         return self.stream.heard.last_sound(start, end)
 
     async def wait_for_sound(self, timeout: float = 10.0) -> float:

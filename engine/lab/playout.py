@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.lab.g711 import RATE
 from engine.media.frame import Samples
@@ -28,7 +27,7 @@ SOUND_RMS = 150.0
 _LATE_S = 0.06
 _LAG_S = 0.01
 _STEADY = 10
-_BLOCK = RATE // 100  # 10 ms: the resolution of all answers about loudness
+_BLOCK = RATE // 100  # 10 ms: a click is no sound
 
 
 def rms(samples: Samples) -> float:
@@ -97,19 +96,22 @@ class Playout:
         return sound
 
     def first_sound(self, start: float, end: float) -> float | None:
-        """When the first 10 ms louder than SOUND_RMS begin, or None."""
-        loud = self._loud_blocks(start, end)
-        return start + int(loud[0]) * _BLOCK / RATE if len(loud) else None
+        """When sound begins: the first strong sample of the first loud 10 ms. None without sound."""
+        span = self._sounding(start, end)
+        return None if span is None else start + span[0] / RATE
 
     def last_sound(self, start: float, end: float) -> float | None:
-        """When the last 10 ms louder than SOUND_RMS end, or None."""
-        loud = self._loud_blocks(start, end)
-        return start + (int(loud[-1]) + 1) * _BLOCK / RATE if len(loud) else None
+        """When sound ends: after the last strong sample of the last loud 10 ms. None without sound."""
+        span = self._sounding(start, end)
+        return None if span is None else start + (span[1] + 1) / RATE
 
-    def _loud_blocks(self, start: float, end: float) -> npt.NDArray[np.intp]:
-        sound = self.between(start, end)
-        blocks = sound[: len(sound) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).astype(np.float64)
-        return np.flatnonzero(np.mean(np.square(blocks), axis=1) > SOUND_RMS**2)
+    def _sounding(self, start: float, end: float) -> tuple[int, int] | None:
+        """The first and the last strong sample within blocks that are loud as a whole."""
+        sound = self.between(start, end).astype(np.float64)
+        blocks = sound[: len(sound) // _BLOCK * _BLOCK].reshape(-1, _BLOCK)
+        loud = np.mean(np.square(blocks), axis=1) > SOUND_RMS**2
+        strong = np.flatnonzero((np.abs(blocks) > SOUND_RMS) & loud[:, np.newaxis])
+        return (int(strong[0]), int(strong[-1])) if len(strong) else None
 
 
 def _signed(difference: int) -> int:

@@ -23,6 +23,20 @@ _COMPACT = {
     "t": "To",
     "v": "Via",
 }
+REASONS = {
+    100: "Trying",
+    180: "Ringing",
+    200: "OK",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    480: "Temporarily Unavailable",
+    481: "Call/Transaction Does Not Exist",
+    486: "Busy Here",
+    487: "Request Terminated",
+    488: "Not Acceptable Here",
+    603: "Decline",
+}
 _TOKEN = re.compile(r"[A-Za-z0-9\-.!%*_+`'~]+")
 _AUTH_PARAMETER = re.compile(r'([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^,\s]+))')
 
@@ -137,7 +151,6 @@ def _headers(lines: Iterable[str]) -> tuple[Headers, int | None]:
 def reply(
     request: Request,
     status: int,
-    reason: str,
     *,
     to_tag: str = "",
     headers: Headers = (),
@@ -150,7 +163,7 @@ def reply(
         if name == "To" and to_tag and not tag(value):
             value += f";tag={to_tag}"
         mirrored.append((name, value))
-    return Response((*mirrored, *headers), body.encode(), status, reason)
+    return Response((*mirrored, *headers), body.encode(), status, REASONS.get(status, ""))
 
 
 def address_uri(value: str) -> str:

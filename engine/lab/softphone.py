@@ -29,20 +29,6 @@ _ALLOW = "INVITE, ACK, BYE, CANCEL, OPTIONS"
 _SDP_TYPE = ("Content-Type", "application/sdp")
 _HOP_HEADERS = ("Via", "From", "To", "Call-ID", "Max-Forwards")
 _BYE_S = 4.0
-_REASONS = {
-    100: "Trying",
-    180: "Ringing",
-    200: "OK",
-    404: "Not Found",
-    408: "Request Timeout",
-    405: "Method Not Allowed",
-    480: "Temporarily Unavailable",
-    481: "Call/Transaction Does Not Exist",
-    486: "Busy Here",
-    487: "Request Terminated",
-    488: "Not Acceptable Here",
-    603: "Decline",
-}
 
 
 class CallFailed(OffhookError):
@@ -134,7 +120,7 @@ class Softphone:
             stream.start(sdp.parse(response.body.decode(errors="replace")))
         except TimeoutError as error:
             stream.close()
-            raise CallFailed(408, _REASONS[408]) from error
+            raise CallFailed(408, sip.REASONS[408]) from error
         except BaseException:
             stream.close()
             if call.answered_at:  # only its SDP could not be read
@@ -302,10 +288,13 @@ class Softphone:
         tag = secrets.token_hex(6)
         try:
             offer = sdp.parse(request.body.decode(errors="replace")) if request.body else None
+            stream = await RtpStream.open(self.host, self._rtp_port, muted=False)
         except RemoteProtocolError:
             self._respond(request, address, 488, to_tag=tag)
             return
-        stream = await RtpStream.open(self.host, self._rtp_port, muted=False)
+        except OSError:  # our one RTP port serves another call
+            self._respond(request, address, 486, to_tag=tag)
+            return
         dialog = Dialog(
             call_id,
             f"{request.require('To')};tag={tag}",
@@ -371,7 +360,6 @@ class Softphone:
         response = sip.reply(
             request,
             status,
-            _REASONS[status],
             to_tag=to_tag if status > 100 else "",
             headers=(("Contact", f"<{self.contact}>"), *headers),
             body=body,

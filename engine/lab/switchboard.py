@@ -60,14 +60,13 @@ def sandbox_for(settings: Settings, folder: Path, *, sip_port: int = 0) -> Sandb
     )
 
 
-def behind(settings: Settings, pbx: Sandbox, agent: str) -> Settings:
-    """The settings with that Asterisk's manager, every number answered by `agent`."""
+def behind(settings: Settings, pbx: Sandbox, answers: Mapping[str, str]) -> Settings:
+    """The settings with that Asterisk's manager; `answers` says which agent is behind which number."""
     ami = settings.ami.model_copy(
         update={"host": "127.0.0.1", "port": pbx.ami_port, "secret": SecretStr(pbx.ami_secret)}
     )
-    return settings.model_copy(
-        update={"ami": ami, "routes": (RouteSettings(number="*", agent=agent),)}
-    )
+    routes = tuple(RouteSettings(number=number, agent=name) for number, name in answers.items())
+    return settings.model_copy(update={"ami": ami, "routes": routes})
 
 
 @asynccontextmanager
@@ -76,11 +75,11 @@ async def switchboard(
     agents: Mapping[str, Agent],
     folder: Path,
     *,
-    answers: str,
+    answers: Mapping[str, str],
     parts: PartsFactory | None = None,
     sip_port: int = 0,
 ) -> AsyncIterator[Switchboard]:
-    """Asterisk and an engine. `answers` is the agent behind every number."""
+    """Asterisk and an engine. `answers` are agents by number, `*` for all others."""
     own = on_free_ports(settings, folder)
     async with sandbox_for(own, folder, sip_port=sip_port) as pbx:
         own = behind(own, pbx, answers)

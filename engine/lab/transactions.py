@@ -164,7 +164,7 @@ class SipTransport(asyncio.DatagramProtocol):
                 self._take_response(message, key)
                 return
             message.require("Call-ID")
-            if message.method == "ACK":
+            if message.method in ("ACK", "BYE"):  # a BYE shows as well that our answer came
                 self._stop_repeating(message.require("Call-ID"))
             if message.method != "ACK" and (known := self._answered.get(key)) is not None:
                 self.send(known, addr)

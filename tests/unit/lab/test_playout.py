@@ -88,15 +88,15 @@ def test_a_sender_that_fell_behind_is_followed() -> None:
         value = 5000 if index >= 30 else 0
         line.add(10 + index * 0.02 + lag, 1, index * 160, packet(value))
     first = line.first_sound(10, 11)
-    assert first == pytest.approx(10 + 30 * 0.02 + 0.04, abs=0.011)
+    assert first == pytest.approx(10 + 30 * 0.02 + 0.04, abs=0.001)
 
 
 def test_first_and_last_sound() -> None:
     line = Playout()
     for index in range(50):
         line.add(10 + index * 0.02, 1, index * 160, packet(3000 if 10 <= index < 20 else 20))
-    assert line.first_sound(10, 11) == pytest.approx(10.2, abs=0.011)
-    assert line.last_sound(10, 11) == pytest.approx(10.4, abs=0.011)
+    assert line.first_sound(10, 11) == pytest.approx(10.2, abs=0.001)
+    assert line.last_sound(10, 11) == pytest.approx(10.4, abs=0.001)
     assert line.first_sound(10.5, 11) is None
     assert line.last_sound(10, 10.1) is None
 

@@ -93,17 +93,18 @@ def test_a_cseq_that_cannot_be_read(cseq: str) -> None:
 
 def test_a_reply_mirrors_and_adds_its_tag_once() -> None:
     invite = parsed_request(INVITE)
-    ringing = sip.reply(invite, 180, "Ringing", to_tag="mine")
+    ringing = sip.reply(invite, 180, to_tag="mine")
     assert ringing.get("To") == "<sip:operator@127.0.0.1>;tag=mine"
     assert ringing.get_all("Via") == invite.get_all("Via")
     assert ringing.cseq == (7, "INVITE")
+    assert ringing.build().startswith(b"SIP/2.0 180 Ringing\r\n")
     tagged = Request(
         tuple((n, f"{v};tag=theirs" if n == "To" else v) for n, v in invite.headers),
         b"",
         "BYE",
         invite.uri,
     )
-    assert sip.reply(tagged, 200, "OK", to_tag="mine").get(
+    assert sip.reply(tagged, 200, to_tag="mine").get(
         "To",
     ) == ("<sip:operator@127.0.0.1>;tag=theirs")
 

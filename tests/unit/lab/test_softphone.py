@@ -7,6 +7,7 @@ import pytest
 
 from engine.errors import LegClosed
 from engine.lab import sip
+from engine.lab.ports import free_media_port
 from engine.lab.sip import Request
 from engine.lab.softphone import CallFailed, PhoneCall, Softphone
 from engine.lab.transactions import Address, SipTransport
@@ -141,6 +142,18 @@ async def test_nobody_answers() -> None:
         assert (await boris.incoming()).end_cause == "cancelled"
 
 
+async def test_a_phone_with_one_rtp_port_is_busy_while_it_speaks() -> None:
+    async with (
+        Softphone("anna") as anna,
+        Softphone("boris", rtp_port=free_media_port(), auto_answer=True) as boris,
+    ):
+        here, _ = await connected(anna, boris)
+        with pytest.raises(CallFailed) as caught:
+            await anna.call(boris.contact)
+        assert caught.value.status == 486
+        await here.hang_up()
+
+
 async def test_leaving_the_phone_ends_its_calls() -> None:
     async with Softphone("boris", auto_answer=True) as boris:
         async with Softphone("anna") as anna:
@@ -168,7 +181,7 @@ class Peer:
     ) -> Request:
         request, address = await self.requests.get()
         assert request.method == method
-        response = sip.reply(request, status, "Said", to_tag="peer", headers=headers, body=body)
+        response = sip.reply(request, status, to_tag="peer", headers=headers, body=body)
         self.transport.respond(request, response, address)
         return request
 
