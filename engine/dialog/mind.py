@@ -104,6 +104,18 @@ class Mind:
         self._fillers = itertools.count()
         self._ids = itertools.count(1)
 
+    async def prepare(self) -> None:
+        """Evaluate this call's beginning of the prompt, best while the greeting is spoken."""
+        messages = [
+            *prompt.system_prefix(self._agent),
+            prompt.time_note(self._now, self._agent.language),
+        ]
+        try:
+            await self._model.warm(messages, self._tools.specs)
+        except ModelError as error:
+            # The first reply will fail the same way, and then the caller is told.
+            log.warning("the prompt could not be prepared", extra={"code": error.code})
+
     async def think(
         self, heard: str, language: str, *, committed: asyncio.Event
     ) -> AsyncGenerator[Thought, None]:

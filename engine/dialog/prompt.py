@@ -15,9 +15,10 @@ from engine.dialog.llm.base import Message
 
 _RULES = {
     "en": (
-        "You are on the telephone. Say one or two short sentences, in plain spoken words: "
-        "no lists, no symbols, no code. Use only the facts given above; never invent any. "
-        "{language} The mark [interrupted] shows where the caller cut you off: do not repeat it."
+        "You are on the telephone. Answer in one or two short spoken sentences, with the facts above "
+        "and no others. Before you say yes, check the facts: when they say closed, or do not say it, "
+        "the answer is no. {language} "
+        "The mark [interrupted] shows where the caller cut you off: do not repeat it."
     ),
     "ru": (
         "Ты говоришь по телефону. Отвечай одним или двумя короткими предложениями, простыми словами: "

@@ -54,6 +54,10 @@ async def agi_step(
 class AudioSocketCaller:
     """One call. Sends a frame every 20 ms for its whole life and keeps all it hears, with times."""
 
+    _reader: asyncio.StreamReader
+    _writer: asyncio.StreamWriter
+    _tasks: list[asyncio.Task[None]]
+
     def __init__(self) -> None:
         self.heard = Timeline()
         self.said = Timeline()

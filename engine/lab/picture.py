@@ -12,6 +12,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from engine.media.frame import Samples
 
@@ -112,8 +114,8 @@ def _bars(axis: Any, turns: Sequence[dict[str, Any]]) -> None:
         if gap := turn.get("gap"):
             axis.hlines(gap, at, at + 1.3, color="black", linewidth=1.2)
             axis.text(at, gap + 25, f"{gap:.0f} ms", fontsize=8)
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for _, colour in STAGES]
-    axis.legend([*handles, plt.Line2D([], [], color="black")],
+    handles = [Rectangle((0, 0), 1, 1, color=colour) for _, colour in STAGES]
+    axis.legend([*handles, Line2D([], [], color="black")],
                 ["end of turn", "hearing", "thinking", "voice", "gap, as the caller hears it"],
                 fontsize=7.5, ncols=5, loc="upper left", frameon=False)  # fmt: skip
     axis.margins(y=0.35)

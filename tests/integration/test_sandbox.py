@@ -143,6 +143,24 @@ async def test_without_an_engine_the_menu_answers_and_0_rings_the_operator(pbx: 
         await operator.hang_up()
 
 
+async def test_901_dials_the_engine_without_asking_it(tmp_path: Path) -> None:
+    first: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first.set_result(await reader.readexactly(19))
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(engine, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    where = {**NO_ENGINE, "audiosocket": f"{host}:{port}"}
+    async with server, Sandbox(tmp_path, **where) as pbx, Softphone("caller") as phone:
+        call = await phone.call(pbx.uri("901"))
+        assert (await first)[:3] == b"\x01\x00\x10"  # the call's UUID, sixteen bytes
+        await call.ended.wait()
+        assert call.end_cause == "remote"
+
+
 async def test_restart_says_bye_and_comes_back_on_the_same_ports(pbx: Sandbox) -> None:
     async with Softphone("caller") as phone:
         call = await phone.call(pbx.uri("900"))

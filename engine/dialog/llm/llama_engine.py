@@ -42,7 +42,7 @@ Tokens = NDArray[np.intc]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    temperature: float = 0.3
+    temperature: float = 0.2
     top_p: float = 0.9
     top_k: int = 40
     min_p: float = 0.05

@@ -61,7 +61,7 @@ class OpenAiCompatible:
         model: str,
         *,
         api_key: str = "",
-        temperature: float = 0.3,
+        temperature: float = 0.2,
         timeout_s: float = 30.0,
         attempts: int = 3,
         first_wait_s: float = 0.3,

@@ -28,6 +28,7 @@ class ScriptedModel:
         self.script = list(script)
         self.asked: list[tuple[list[Message], list[str], int]] = []
         self.closed = 0
+        self.warmed: list[Message] = []
 
     async def reply(
         self,
@@ -53,7 +54,7 @@ class ScriptedModel:
             self.closed += 1
 
     async def warm(self, messages: Sequence[Message] = (), tools: Sequence[ToolSpec] = ()) -> None:
-        pass
+        self.warmed = list(messages)
 
     async def forget(self, cache_key: str) -> None:
         pass
@@ -148,6 +149,14 @@ async def test_sentences_stream_out_and_nothing_is_written_down() -> None:
     assert messages[-1] == Message("user", "What does it cost?")
     assert tools == ["end_call", "transfer_to_operator", "collect_digits"]
     assert max_tokens == world.agent.max_reply_tokens
+
+
+async def test_what_is_prepared_is_the_beginning_of_the_prompt() -> None:
+    world = World(ScriptedModel(["Yes."]))
+    await world.mind.prepare()
+    await world.think("Open?")
+    assert len(world.model.warmed) == 2
+    assert world.model.asked[0][0][:2] == world.model.warmed
 
 
 async def test_a_guess_runs_no_tool_until_the_turn_is_confirmed() -> None:
