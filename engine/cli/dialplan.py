@@ -67,7 +67,6 @@ def install(
             if target in changed:
                 target.rename(target.with_name(target.name + ".old"))
             target.write_bytes(file.read_bytes())
-            typer.echo(target)
     except OSError as error:
         raise ConfigError(
             f"{to} cannot be written: {error}", how_to_fix=["run this as root"]

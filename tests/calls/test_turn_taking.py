@@ -18,7 +18,11 @@ from engine.turns.silence import SilenceLadder, Step
 from tests.calls.script import Speaks, frames
 
 POLICY = TurnPolicy(
-    speculate_ms=200, min_silence_ms=350, max_silence_ms=1200, complete_probability=0.5
+    barge_in_ms=180,
+    speculate_ms=200,
+    min_silence_ms=350,
+    max_silence_ms=1200,
+    complete_probability=0.5,
 )
 
 

@@ -112,7 +112,9 @@ class LlamaEngine:
             llama = llama_cpp.Llama(
                 str(self._path),
                 n_ctx=self._context,
-                n_threads=self._threads,
+                # Decoding waits for memory; half the threads lose a fifth alone on the machine and win
+                # twofold beside anything else (docs/benchmarks.md). The prompt takes them all.
+                n_threads=max(1, self._threads // 2),
                 n_threads_batch=self._threads,
                 n_gpu_layers=self._gpu_layers,
                 verbose=False,
