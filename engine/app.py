@@ -185,7 +185,7 @@ async def run(settings: Settings) -> None:
         notifier.ready()
         watchdog = asyncio.create_task(notifier.watch(), name="watchdog")
         await stop.wait()
-        notifier.stopping()
+        notifier.stopping(settings.limits.drain_s + 20)
         drain = asyncio.create_task(engine.desk.drain(settings.limits.drain_s), name="drain")
         while not drain.done() and signals < 2:
             await asyncio.wait({drain}, timeout=0.2)

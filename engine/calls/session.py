@@ -22,6 +22,7 @@ from engine.errors import LegClosed, StorageError
 from engine.events import EventBus, utc_now
 from engine.media.frame import Digit, Frame
 from engine.media.recorder import Recorder
+from engine.observability.log import in_call
 from engine.playback.player import Player
 from engine.storage.records import CallStore
 from engine.storage.rows import CallRow
@@ -95,6 +96,10 @@ class CallSession:
         self._talk.say_goodbye(result)
 
     async def run(self) -> Outcome:
+        with in_call(self.call_id):
+            return await self._run()
+
+    async def _run(self) -> Outcome:
         # 1. the record exists before the caller hears a word
         await self._open_record()
         if self._recording is not None:

@@ -3,21 +3,26 @@ from __future__ import annotations
 from engine.observability.health import Health
 
 
+def state(health: Health) -> tuple[bool, str]:
+    report = health.report()
+    assert report["ready"] is health.ready
+    return health.ready, report["status"]
+
+
 def test_the_worst_part_decides() -> None:
     up = {"asterisk": True, "panel": True}
     health = Health()
-    assert health.ready and health.report()["status"] == "ok"
+    assert state(health) == (True, "ok")
     health.add("asterisk", lambda: up["asterisk"])
     health.add("panel", lambda: up["panel"], required=False)
-    assert health.report()["status"] == "ok"
+    assert state(health) == (True, "ok")
     up["panel"] = False
-    assert health.ready and health.report()["status"] == "degraded"
+    assert state(health) == (True, "degraded")
     up["asterisk"] = False
-    report = health.report()
-    assert not health.ready and report["status"] == "down" and report["ready"] is False
-    assert report["checks"]["asterisk"]["ok"] is False
+    assert state(health) == (False, "down")
+    assert health.report()["checks"]["asterisk"]["ok"] is False
     up["asterisk"] = up["panel"] = True
-    assert health.ready and health.report()["status"] == "ok"
+    assert state(health) == (True, "ok")
 
 
 def test_a_probe_that_raises_is_a_part_that_is_down() -> None:
