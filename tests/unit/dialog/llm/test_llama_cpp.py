@@ -29,7 +29,7 @@ needs_weights = pytest.mark.skipif(not GGUF.is_file(), reason="the embedded mode
 @pytest.fixture
 async def model() -> AsyncIterator[LlamaCpp]:
     workers = Workers()
-    made = LlamaCpp(GGUF, workers, context=2048)
+    made = LlamaCpp(GGUF, workers, context=2048, timeout_s=150.0)
     yield made
     await made.close()
     await workers.close()
