@@ -16,14 +16,11 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from llama_cpp.llama_grammar import LlamaGrammar
-
 from engine.dialog.llm.base import Delta, Message, TextDelta, ToolCall, ToolSpec, Usage
-from engine.dialog.llm.llama_engine import LlamaEngine, Sampling
+from engine.dialog.llm.llama_engine import LlamaEngine, Sampling, grammar_for
 from engine.dialog.llm.tool_format import TAG, ToolCallScanner, call_schema, parse_call
 from engine.errors import ModelError, ModelTimeout
 from engine.inference.pool import Priority, Workers
@@ -199,16 +196,6 @@ class LlamaCpp:
 
 def call_schema_json(tools: Sequence[ToolSpec]) -> str:
     return json.dumps(call_schema(tools))
-
-
-@lru_cache(maxsize=64)
-def grammar_for(schema: str) -> LlamaGrammar:
-    """Raises ModelError for a schema that cannot be turned into a grammar."""
-    try:
-        return LlamaGrammar.from_json_schema(schema, verbose=False)
-    # The converter is plain Python over somebody's schema: it raises whatever it trips over.
-    except Exception as error:
-        raise ModelError(f"no grammar for the tools' schema: {error}") from error
 
 
 def new_call_id() -> str:
