@@ -40,8 +40,13 @@ class SilentLlm:
         yield
 
     async def warm(
-        self, messages: Sequence[Message] = (), tools: Sequence[ToolSpec] = ()
+        self,
+        messages: Sequence[Message] = (),
+        tools: Sequence[ToolSpec] = (),
+        *,
+        cache_key: str = "",
     ) -> None: ...
+
     async def forget(self, cache_key: str) -> None: ...
     async def close(self) -> None: ...
 

@@ -130,6 +130,7 @@ class Conversation:
     def greet(self) -> None:
         notice = [self.agent.record_notice] if self._ticket.record else []
         self._speak("greeting", [*notice, self.agent.greeting])
+        self._tasks.start(self._mind.prepare(), name="prepare")
 
     def plan_hang_up(self, reason: str) -> None:
         """After the present reply has been heard, end the call."""
@@ -342,6 +343,8 @@ class Conversation:
         self._account(turn, barge_in=False)
         if self._plan is not None:
             self._finish(self._plan)
+        else:
+            self._tasks.start(self._mind.prepare(), name="prepare")
 
     async def _fail(self, error: OffhookError) -> None:
         """A model is gone: say so where a phrase is at hand, and let the dialplan take over."""

@@ -105,13 +105,14 @@ class Mind:
         self._ids = itertools.count(1)
 
     async def prepare(self) -> None:
-        """Evaluate this call's beginning of the prompt, best while the greeting is spoken."""
+        """Read the conversation as it stands ahead of the caller's next words."""
         messages = [
             *prompt.system_prefix(self._agent),
             prompt.time_note(self._now, self._agent.language),
+            *self._ledger.messages(self._agent.history_messages),
         ]
         try:
-            await self._model.warm(messages, self._tools.specs)
+            await self._model.warm(messages, self._tools.specs, cache_key=self._cache_key)
         except ModelError as error:
             # The first reply will fail the same way, and then the caller is told.
             log.warning("the prompt could not be prepared", extra={"code": error.code})

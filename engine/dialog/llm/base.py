@@ -70,8 +70,18 @@ class LanguageModel(Protocol):
         """
         ...
 
-    async def warm(self, messages: Sequence[Message] = (), tools: Sequence[ToolSpec] = ()) -> None:
-        """Load, run once and, where messages are given, keep their prefix in the cache."""
+    async def warm(
+        self,
+        messages: Sequence[Message] = (),
+        tools: Sequence[ToolSpec] = (),
+        *,
+        cache_key: str = "",
+    ) -> None:
+        """Load, run once and, where messages are given, keep their prefix in the cache.
+
+        With `cache_key`: read `messages` ahead for that conversation, while the caller is listening or
+        speaking, so that its next reply has only the new words to read. Raises ModelError.
+        """
         ...
 
     async def forget(self, cache_key: str) -> None:

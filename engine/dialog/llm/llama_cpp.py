@@ -102,10 +102,21 @@ class LlamaCpp:
             request.stop.set()
             await _close(stream)
 
-    async def warm(self, messages: Sequence[Message] = (), tools: Sequence[ToolSpec] = ()) -> None:
-        """Load, decode one token and keep the prefix of `messages` for the conversations to come."""
+    async def warm(
+        self,
+        messages: Sequence[Message] = (),
+        tools: Sequence[ToolSpec] = (),
+        *,
+        cache_key: str = "",
+    ) -> None:
+        """See LanguageModel.warm."""
         await self._workers.run(
-            LANE, self._warm, tuple(messages), tuple(tools), priority=Priority.BACKGROUND
+            LANE,
+            self._warm,
+            tuple(messages),
+            tuple(tools),
+            cache_key,
+            priority=Priority.SPECULATION if cache_key else Priority.BACKGROUND,
         )
 
     async def forget(self, cache_key: str) -> None:
@@ -117,13 +128,20 @@ class LlamaCpp:
 
     # --- On the lane's thread ------------------------------------------------------------------
 
-    def _warm(self, messages: tuple[Message, ...], tools: tuple[ToolSpec, ...]) -> None:
+    def _warm(
+        self, messages: tuple[Message, ...], tools: tuple[ToolSpec, ...], cache_key: str
+    ) -> None:
         engine = self._engine
+        if cache_key:
+            engine.prefill(
+                engine.tokenize(engine.render(messages, tools, answer=False)), cache_key, _never
+            )
+            return
         if not messages:
             messages = (Message("system", "You answer the telephone."),)
         prefix = engine.tokenize(engine.render(messages, tools, answer=False))
         key = "prefix:" + hashlib.sha256(repr(prefix).encode()).hexdigest()[:16]
-        engine.prefill(prefix, key, lambda: False)
+        engine.prefill(prefix, key, _never)
         next(engine.generate(prefix, self._sampling), None)
         if tools:
             grammar_for(call_schema_json(tools))
@@ -192,6 +210,10 @@ class LlamaCpp:
         if parsed is None:
             raise ModelError("the model did not finish a tool call")
         return ToolCall(new_call_id(), *parsed), count
+
+
+def _never() -> bool:
+    return False
 
 
 def call_schema_json(tools: Sequence[ToolSpec]) -> str:

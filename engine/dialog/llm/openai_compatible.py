@@ -99,8 +99,19 @@ class OpenAiCompatible:
                 left -= time.monotonic() - since
                 yield delta
 
-    async def warm(self, messages: Sequence[Message] = (), tools: Sequence[ToolSpec] = ()) -> None:
-        """One token, so that the server loads the model and keeps the prefix."""
+    async def warm(
+        self,
+        messages: Sequence[Message] = (),
+        tools: Sequence[ToolSpec] = (),
+        *,
+        cache_key: str = "",
+    ) -> None:
+        """One token, so that the server loads the model and keeps the prefix.
+
+        A conversation is not read ahead: a server may charge for it, and keeps prefixes as it likes.
+        """
+        if cache_key:
+            return
         asked = [*messages, Message("user", "Hello.")]
         async with aclosing(self.reply(asked, tools, max_tokens=1)) as deltas:
             async for _ in deltas:

@@ -53,7 +53,13 @@ class ScriptedModel:
         finally:
             self.closed += 1
 
-    async def warm(self, messages: Sequence[Message] = (), tools: Sequence[ToolSpec] = ()) -> None:
+    async def warm(
+        self,
+        messages: Sequence[Message] = (),
+        tools: Sequence[ToolSpec] = (),
+        *,
+        cache_key: str = "",
+    ) -> None:
         self.warmed = list(messages)
 
     async def forget(self, cache_key: str) -> None:
