@@ -32,6 +32,7 @@ async def run(settings: Settings, *, calls: int, seconds: float, through: str) -
     async with engine_for(settings, agent, calls=calls) as lab:
         lab.engine.bus.listen(note)
         callers = [await lab.call() for _ in range(calls)]
+        await asyncio.sleep(0.2)
         players = [session.player for session in lab.engine.desk.sessions()]
         cpu, wall = time.process_time(), time.monotonic()
         until = wall + seconds
