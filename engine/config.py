@@ -135,8 +135,10 @@ class Settings(BaseSettings):
 class TurnPolicy(Section):
     """How patient the agent is. All times in milliseconds."""
 
-    speculate_ms: int = 200
+    speculate_ms: int = 100
     """A pause this long starts transcription and thinking, before the turn is known to be over."""
+    judge_ms: int = 200
+    """After this much silence the turn model is asked; with less it has nothing to go by."""
     min_silence_ms: int = 350
     """The turn is over after this much silence when the turn model is sure the caller has finished."""
     max_silence_ms: int = 1200

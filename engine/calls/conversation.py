@@ -32,7 +32,14 @@ from engine.playback.player import Player
 from engine.playback.utterance import Utterance
 from engine.stt.base import Transcript
 from engine.turns.bargein import Action, BargeIn, Interrupt, PauseAgent, ResumeAgent
-from engine.turns.endpoint import Paused, SpeechResumed, SpeechStarted, TurnEvent, TurnOver
+from engine.turns.endpoint import (
+    Paused,
+    PauseHeld,
+    SpeechResumed,
+    SpeechStarted,
+    TurnEvent,
+    TurnOver,
+)
 from engine.turns.silence import SilenceLadder, Step
 
 if TYPE_CHECKING:
@@ -231,6 +238,7 @@ class Conversation:
             case Paused():
                 self._drop_next()
                 self._next = self._begin(event.speech_from, event.speech_to, event.at)
+            case PauseHeld():
                 self._tasks.start(self._judge(event), name="judge")
             case SpeechResumed():
                 self._drop_next()
@@ -261,7 +269,7 @@ class Conversation:
             languages=languages,
         )
 
-    async def _judge(self, pause: Paused) -> None:
+    async def _judge(self, pause: PauseHeld) -> None:
         """Ask the turn model whether the caller has finished."""
         audio = self._ears.cut(pause.speech_from, pause.at)
         try:

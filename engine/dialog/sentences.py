@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 
 MAX_CHARS = 220
-EARLY_WORDS = 4
+EARLY_WORDS = 1
+""""Sure," alone gives the voice time to make what follows."""
 
 
 def _words(text: str) -> frozenset[str]:

@@ -38,12 +38,16 @@ class Model(Entry):
     title: str
     role: Literal["stt", "llm", "tts", "turn"]
     licence: str
-    source: Literal["wheels", "hub"]
+    source: Literal["wheels", "hub", "derived"]
     repository: str = ""
     """owner/name on the hub."""
     folder: str = ""
     """Where in the repository the files are."""
     revision: str = "main"
+    base: str = ""
+    """Id of the model that a derived one is made from on this machine."""
+    quantize: Literal["", "iq4_nl"] = ""
+    """What llama.cpp makes of the base's weights."""
     files: tuple[ModelFile, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -54,6 +58,8 @@ class Model(Entry):
             for file in self.files:
                 if not file.parts or file.size is None or file.sha256 is None:
                     raise ValueError(f"{file.name}: needs `parts`, `size` and `sha256`")
+        if self.source == "derived" and not (self.base and self.quantize and len(self.files) == 1):
+            raise ValueError("a derived model needs `base`, `quantize` and one file")
         return self
 
     @property
@@ -77,6 +83,18 @@ class Manifest(Entry):
         for profile, ids in self.profiles.items():
             if unknown := [id for id in ids if id not in self.models]:
                 raise ValueError(f"profile {profile} names unknown models: {', '.join(unknown)}")
+        return self
+
+    @model_validator(mode="after")
+    def _bases_can_be_fetched(self) -> Manifest:
+        for model in self.models.values():
+            if model.source != "derived":
+                continue
+            base = self.models.get(model.base)
+            if base is None or base.source == "derived":
+                raise ValueError(f"{model.id}: its base {model.base} is no model that is fetched")
+            if len(base.files) != 1 or not base.files[0].name.endswith(".gguf"):
+                raise ValueError(f"{model.id}: its base {model.base} is not one GGUF file")
         return self
 
     def model(self, model_id: str) -> Model:

