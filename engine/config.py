@@ -1,4 +1,4 @@
-"""Settings: `offhook.toml`, then `OFFHOOK_*` in the environment. A key nobody knows is an error.
+"""Settings: `offhook.toml`, then `OFFHOOK_*` in the environment. A key nobody knows is an error, in both.
 
 Nested keys in the environment are joined by two underscores: OFFHOOK_AMI__SECRET=…
 """
@@ -11,8 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
+from engine.environment import refuse_unknown
 from engine.errors import ConfigError
 
 
@@ -61,9 +67,12 @@ class ModelSettings(Section):
     stt_padding_s: float = 8.0
     """Silence the encoder sees after the utterance, instead of filling its 30 s window. 0: full window."""
     stt_threads: int = 2
-    llm_model: str = "qwen2.5-coder-0.5b-instruct-q4_k_m"
+    llm_model: str = "qwen2.5-coder-0.5b-instruct-iq4_nl"
     llm_threads: int = 2
     llm_context: int = 4096
+    """Tokens of one conversation: prompt and answer."""
+    llm_cells: int = 16_384
+    """Tokens kept for all conversations together; what calls of one agent begin with counts once."""
     tts_model: str = "en_US-joe-medium"
     vad: Literal["silero", "webrtc"] = "silero"
     turn_model: str = "smart-turn-v3.2-cpu"
@@ -78,6 +87,11 @@ class LimitSettings(Section):
     llm_timeout_s: float = 30.0
     llm_attempts: int = 3
     message_chars: int = 4000
+
+
+class RecordingSettings(Section):
+    format: Literal["wav", "opus"] = "wav"
+    """opus: encoded after the call, where `opusenc` is installed."""
 
 
 class RouteSettings(Section):
@@ -110,6 +124,7 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     models: ModelSettings = ModelSettings()
     limits: LimitSettings = LimitSettings()
+    recording: RecordingSettings = RecordingSettings()
     routes: tuple[RouteSettings, ...] = ()
 
     @classmethod
@@ -234,18 +249,25 @@ def load_settings(path: Path | None = None) -> Settings:
 
     Raises ConfigError with one line for each wrong key.
     """
+    refuse_unknown(Settings, os.environ)
     if path is None and (named := os.environ.get("OFFHOOK_CONFIG")):
         path = Path(named)
     if path is None:
         candidates = (Path("offhook.toml"), Path("/etc/offhook/offhook.toml"))
-        path = next((p for p in candidates if p.is_file()), None)
+        path = next((p for p in candidates if _is_there(p)), None)
     values = _read_toml(path) if path else {}
     try:
         return Settings(**values)
     except ValidationError as error:
+        where = f"{path} or the environment" if path else "the environment"
         raise ConfigError(
-            f"{path or 'the environment'} is not valid:\n{_lines(error)}",
+            f"not valid in {where}:\n{_lines(error)}",
             how_to_fix=["correct the keys named above; docs/settings.md lists them all"],
+        ) from error
+    except SettingsError as error:
+        raise ConfigError(
+            f"the environment is not valid: {error}",
+            how_to_fix=["a section or a list is written as JSON there, see docs/settings.md"],
         ) from error
 
 
@@ -266,18 +288,40 @@ def load_agents(folder: Path) -> dict[str, Agent]:
     if not agents:
         raise ConfigError(
             f"no agents in {folder}",
-            how_to_fix=[f"put an agent file there, for instance {folder}/reception.toml"],
+            how_to_fix=[
+                f"put an agent file there that the engine's user can read: {folder}/reception.toml"
+            ],
         )
     return agents
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except PermissionError as error:
+        # To go on with the defaults would be answering for another installation.
+        raise ConfigError(
+            f"{path.parent} cannot be looked into",
+            how_to_fix=["run this as root or as the engine's user: sudo -u offhook offhook …"],
+        ) from error
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"{path} does not exist") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+        raise ConfigError(
+            f"{path} does not exist", how_to_fix=["write it, or name the right one"]
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} is not TOML: {error}", how_to_fix=["correct the line named above"]
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}",
+            how_to_fix=["let the engine's user read it: chgrp offhook, chmod g+r"],
+        ) from error
 
 
 def _lines(error: ValidationError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 
@@ -35,6 +36,7 @@ class SilentLlm:
         *,
         max_tokens: int = 200,
         cache_key: str = "",
+        committed: asyncio.Event | None = None,
     ) -> AsyncIterator[Delta]:
         return
         yield
@@ -64,11 +66,15 @@ class SilentTurnModel:
 async def silent_parts(
     settings: Settings, agents: Mapping[str, Agent], stack: AsyncExitStack
 ) -> Parts:
+    async def prepare(agents: Mapping[str, Agent]) -> Mapping[str, SilentVoice]:
+        return {name: SilentVoice() for name in agents}
+
     return Parts(
         stt=SilentStt(),
         llm=SilentLlm(),
-        voices={name: SilentVoice() for name in agents},
+        voices=await prepare(agents),
         turn_model=SilentTurnModel(),
         make_vad=lambda rate: make_vad(settings.models.vad, rate),
         limits=settings.limits,
+        prepare=prepare,
     )

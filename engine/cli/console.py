@@ -50,11 +50,11 @@ def print_error(error: OffhookError) -> None:
         out.print(f"      → {escape(step)}")
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole: int = 1) -> None:
+    """The first `whole` columns are never broken over lines: people copy ids."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        # Ids stay whole: people copy them.
-        table.add_column(column, overflow="fold", no_wrap=not table.columns)
+        table.add_column(column, overflow="fold", no_wrap=len(table.columns) < whole)
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     stdout().print(table)

@@ -36,7 +36,7 @@ Progress = Callable[[str, int, int], None]
 def list_models(
     context: typer.Context, profile: ForProfile = None, as_json: console.AsJson = False
 ) -> None:
-    """Show every model: what it is for, its licence, and whether it is here."""
+    """Show every model: what it is for, where it is from, its licence, and whether it is here."""
     store, _ = _open(context, profile, None)
     shown = [status for status in store.list() if profile is None or profile in status.profiles]
     if as_json:
@@ -46,8 +46,10 @@ def list_models(
                     "id": status.model.id,
                     "title": status.model.title,
                     "role": status.model.role,
+                    "source": status.model.source,
+                    "base": status.model.base or None,
                     "licence": status.model.licence,
-                    "size": status.model.size,
+                    "size": status.size,
                     "state": status.state,
                     "profiles": status.profiles,
                 }
@@ -56,18 +58,20 @@ def list_models(
         )
         return
     console.print_table(
-        ("model", "for", "state", "size", "licence", "profiles"),
+        ("model", "for", "state", "size", "source", "licence", "profiles"),
         [
             (
                 status.model.id,
                 status.model.role,
                 status.state,
-                f"{status.model.size / 1e6:.0f} MB" if status.model.size else "?",
+                f"{status.size / 1e6:.0f} MB" if status.size else "?",
+                status.model.source,
                 status.model.licence,
                 " ".join(status.profiles),
             )
             for status in shown
         ],
+        whole=5,
     )
 
 
@@ -78,7 +82,7 @@ def fetch(
     profile: ForProfile = None,
     as_json: console.AsJson = False,
 ) -> None:
-    """Download models and check every byte. What is here already stays; an interruption loses little."""
+    """Download models or make them of others, and check every byte. What is here already stays."""
     store, ids = _open(context, profile, models)
     import asyncio
 

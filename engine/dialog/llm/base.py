@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -63,8 +64,10 @@ class LanguageModel(Protocol):
         *,
         max_tokens: int = 200,
         cache_key: str = "",
+        committed: asyncio.Event | None = None,
     ) -> AsyncIterator[Delta]:
         """Stream one answer. `cache_key` names the conversation whose prefix may be kept (the call id).
+        Until `committed` is set the answer is a guess, and callers who wait go before it.
 
         Raises ModelError and ModelTimeout. Closing the iterator stops decoding within one token.
         """

@@ -82,6 +82,7 @@ class OpenAiCompatible:
         *,
         max_tokens: int = 200,
         cache_key: str = "",
+        committed: asyncio.Event | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """See LanguageModel.reply. The server keeps its own prefix cache; `cache_key` is not sent."""
         body = self._body(messages, tools, max_tokens)

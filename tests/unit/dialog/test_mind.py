@@ -37,6 +37,7 @@ class ScriptedModel:
         *,
         max_tokens: int = 200,
         cache_key: str = "",
+        committed: asyncio.Event | None = None,
     ) -> AsyncIterator[Delta]:
         self.asked.append((list(messages), [spec.name for spec in tools], max_tokens))
         steps = self.script.pop(0)

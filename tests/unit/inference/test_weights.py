@@ -91,7 +91,7 @@ async def test_a_short_file_is_refused_and_fetched_again(tmp_path: Path, cache: 
     model.write_bytes(BYTES[:-1])
     with pytest.raises(WeightsError, match="instead of"):
         weights.path("tiny")
-    assert weights.list()[0].state == "damaged"
+    assert (weights.list()[0].state, weights.list()[0].size) == ("damaged", len(BYTES) + 2)
     await weights.fetch("tiny")
     assert model.read_bytes() == BYTES
 
@@ -181,7 +181,9 @@ def test_the_manifest_is_complete() -> None:
     assert set(listed.profiles) == {"embedded", "cpu", "gpu"}
     for name in listed.profiles:
         assert {model.role for model in listed.profile(name)} == {"stt", "llm", "tts", "turn"}
-    assert all(model.size for model in listed.profile("embedded"))
+    for model in listed.profile("embedded"):
+        made_of = listed.model(model.base) if model.source == "derived" else model
+        assert made_of.source == "wheels" and made_of.size, "no hub, and every byte is known"
     assert len(listed.model("qwen2.5-coder-0.5b-instruct-q4_k_m").wheels) == 6
 
 
