@@ -28,6 +28,8 @@ class Phrases:
     """The model had nothing to say."""
     filler: tuple[str, ...]
     progress: tuple[str, ...]
+    openers: tuple[str, ...]
+    """How a model likes to begin: spoken at once from the cache, while the rest is made."""
 
     def all(self) -> tuple[str, ...]:
         """Every phrase, for warming the phrase cache."""
@@ -44,6 +46,7 @@ class Phrases:
             self.nothing,
             *self.filler,
             *self.progress,
+            *self.openers,
         )
 
 
@@ -64,6 +67,11 @@ _PHRASES = {
         nothing="Sorry, could you put that another way?",
         filler=("One moment, please.", "Let me check that."),
         progress=("I'm still checking, please stay on the line.", "Just a little longer, please."),
+        openers=(
+            *("Yes,", "No,", "Sure,", "Of course,", "Certainly,", "Okay,", "Hello,", "Thank you,"),
+            *("I'm sorry,", "Sorry,", "I apologize,", "Sure!", "Of course!", "Certainly!", "Yes."),
+            *("No.", "Sure.", "Hello!", "Thank you.", "You're welcome!", "I'm sorry."),
+        ),
     ),
     "ru": Phrases(
         repeat=(
@@ -81,6 +89,10 @@ _PHRASES = {
         nothing="Извините, не могли бы вы сказать это иначе?",
         filler=("Одну минуту, пожалуйста.", "Сейчас проверю."),
         progress=("Я ещё проверяю, оставайтесь на линии.", "Ещё немного, пожалуйста."),
+        openers=(
+            *("Да,", "Нет,", "Конечно,", "Хорошо,", "Здравствуйте,", "Извините,", "К сожалению,"),
+            *("Да.", "Нет.", "Конечно!", "Конечно.", "Хорошо.", "Здравствуйте!", "Пожалуйста!"),
+        ),
     ),
     "uk": Phrases(
         repeat=(
@@ -98,6 +110,10 @@ _PHRASES = {
         nothing="Вибачте, чи не могли б ви сказати це інакше?",
         filler=("Хвилинку, будь ласка.", "Зараз перевірю."),
         progress=("Я ще перевіряю, залишайтеся на лінії.", "Ще трохи, будь ласка."),
+        openers=(
+            *("Так,", "Ні,", "Звичайно,", "Добре,", "Вітаю,", "Вибачте,", "На жаль,"),
+            *("Так.", "Ні.", "Звичайно!", "Звичайно.", "Добре.", "Вітаю!", "Будь ласка!"),
+        ),
     ),
 }
 

@@ -1,7 +1,7 @@
 """Threads on which models think, so that the event loop keeps its 20 ms clock.
 
-One lane is one thread and one queue: a model that is not thread-safe lives on its lane alone. In a queue
-the confirmed turn of one caller goes before the guess about another. Work cancelled before it began is
+One lane is one queue and one thread: a model that is not thread-safe lives on its lane alone. A lane may be
+made wider, for a model that works for several callers at once. In a queue the confirmed turn of one caller goes before the guess about another. Work cancelled before it began is
 dropped; work already running cannot be stopped, so its result is thrown away. A stream can be stopped
 between two items.
 """
@@ -15,7 +15,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Generic, TypeVar
@@ -43,7 +43,8 @@ class LaneStats:
     """One lane as it is now. `wait_ms` is how long the latest piece of work had to queue."""
 
     queued: int
-    busy: bool
+    busy: int
+    """Threads at work."""
     finished: int
     dropped: int
     wait_ms: float
@@ -62,9 +63,11 @@ class _Job:
 
 
 class Workers:
-    """All lanes of the process. A lane's thread starts with its first work."""
+    """All lanes of the process. A lane's threads start with its first work."""
 
-    def __init__(self) -> None:
+    def __init__(self, widths: Mapping[str, int] | None = None) -> None:
+        """`widths`: how many threads a lane has, where that is not one."""
+        self._widths = dict(widths or {})
         self._lanes: dict[str, _Lane] = {}
         self._closed = False
 
@@ -108,7 +111,7 @@ class Workers:
 
     def others_busy(self, lane: str) -> bool:
         """Whether a lane beside this one is at work. From any thread; a hint, stale at once."""
-        return any(other.busy for name, other in list(self._lanes.items()) if name != lane)
+        return any(other.busy > 0 for name, other in list(self._lanes.items()) if name != lane)
 
     def stats(self) -> dict[str, LaneStats]:
         return {name: lane.stats() for name, lane in self._lanes.items()}
@@ -126,22 +129,26 @@ class Workers:
             raise ModelError("the models are shutting down")
         lane = self._lanes.get(name)
         if lane is None:
-            lane = self._lanes[name] = _Lane(name)
+            lane = self._lanes[name] = _Lane(name, self._widths.get(name, 1))
         return lane
 
 
 class _Lane:
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, width: int) -> None:
         self._jobs: list[_Job] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._closed = False
-        self.busy = False
+        self.busy = 0
         self._finished = self._dropped = 0
         self._wait_ms = self._wait_ms_sum = 0.0
         # A daemon: a native library that never returns must not keep the process from ending.
-        self._thread = threading.Thread(target=self._work, name=f"offhook-{name}", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"offhook-{name}-{number}", daemon=True)
+            for number in range(width)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def put(self, work: Callable[[], Any], priority: int) -> _Job:
         loop = asyncio.get_running_loop()
@@ -173,12 +180,13 @@ class _Lane:
         with self._changed:
             self._closed = True
             jobs, self._jobs = self._jobs, []
-            self._changed.notify()
+            self._changed.notify_all()
         for job in jobs:
             _settle(job, None, ModelError("the models are shutting down"))
 
     def join(self) -> None:
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
@@ -190,7 +198,7 @@ class _Lane:
             except BaseException as error:  # noqa: BLE001
                 failure = error
             with self._changed:
-                self.busy = False
+                self.busy -= 1
                 self._finished += 1
             if job.cancelled and failure is not None:
                 log.warning("work nobody waits for any more has failed", exc_info=failure)
@@ -204,7 +212,7 @@ class _Lane:
                     if job.cancelled:
                         self._dropped += 1
                         continue
-                    self.busy = True
+                    self.busy += 1
                     self._wait_ms = (time.monotonic() - job.since) * 1000
                     self._wait_ms_sum += self._wait_ms
                     return job

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 import zlib
 from dataclasses import dataclass
@@ -54,7 +55,11 @@ class _Decoded:
 
 
 class FasterWhisper:
-    """SpeechToText over one Whisper model; all calls take turns on the lane `stt`."""
+    """SpeechToText over one Whisper model, on the lane `stt`.
+
+    On a processor the model waits for memory: two threads on one utterance take as long as one
+    (docs/benchmarks.md). So each of the lane's threads works on an utterance of its own.
+    """
 
     name = "faster-whisper"
 
@@ -64,17 +69,20 @@ class FasterWhisper:
         workers: Workers,
         *,
         padding_s: float = 8.0,
-        threads: int = 2,
+        threads: int = 1,
+        at_once: int = 1,
         device: str = "cpu",
     ) -> None:
         """`folder` holds model.bin and its companions. The model is loaded by `warm` or the first call.
 
-        `padding_s` 0 means the full window. `device` is cpu or cuda.
+        `padding_s` 0 means the full window. `at_once`: the width of the lane; `threads` each. `device` is cpu or cuda.
         """
         self._folder = folder
         self._workers = workers
         self._padding_s = padding_s
         self._threads = threads
+        self._at_once = at_once
+        self._loading = threading.Lock()
         self._device = device
         self._model: Any = None
         self._tokenizers: dict[str, Any] = {}
@@ -156,18 +164,20 @@ class FasterWhisper:
         )
 
     def _load(self) -> Any:
-        if self._model is None:
-            # Imported here, on the thread: it takes half a second.
-            from faster_whisper import WhisperModel
+        with self._loading:
+            if self._model is None:
+                # Imported here, on the thread: it takes half a second.
+                from faster_whisper import WhisperModel
 
-            self._model = WhisperModel(
-                str(self._folder),
-                device=self._device,
-                compute_type="int8" if self._device == "cpu" else "int8_float16",
-                cpu_threads=self._threads,
-                local_files_only=True,
-            )
-        return self._model
+                self._model = WhisperModel(
+                    str(self._folder),
+                    device=self._device,
+                    compute_type="int8" if self._device == "cpu" else "int8_float16",
+                    cpu_threads=self._threads,
+                    num_workers=self._at_once,
+                    local_files_only=True,
+                )
+            return self._model
 
     def _encode(self, model: Any, wave: Floats, full: bool) -> Any:
         """The encoder's output for the waveform and its padding."""

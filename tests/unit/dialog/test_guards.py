@@ -167,4 +167,4 @@ def test_every_house_phrase_is_there_in_every_language_and_can_be_said() -> None
     for language in LANGUAGES:
         for phrase in phrases(language).all():
             assert speakable(phrase) == phrase
-            assert phrase[-1] in ".!?"
+            assert phrase[-1] in (".!?," if phrase in phrases(language).openers else ".!?")

@@ -37,8 +37,16 @@ async def occupy(workers: Workers, gate: Gate) -> asyncio.Task[str]:
 
 async def test_one_lane_is_one_named_thread(workers: Workers) -> None:
     names = {await workers.run("stt", lambda: threading.current_thread().name) for _ in range(5)}
-    assert names == {"offhook-stt"}
-    assert await workers.run("tts", lambda: threading.current_thread().name) == "offhook-tts"
+    assert names == {"offhook-stt-0"}
+    assert await workers.run("tts", lambda: threading.current_thread().name) == "offhook-tts-0"
+
+
+async def test_a_wide_lane_works_for_several_at_once() -> None:
+    workers = Workers({"stt": 2})
+    both = threading.Barrier(2, timeout=10)
+    await asyncio.gather(workers.run("stt", both.wait), workers.run("stt", both.wait))
+    assert workers.stats()["stt"].finished == 2
+    await workers.close()
 
 
 async def test_arguments_results_and_errors_pass_through(workers: Workers) -> None:
