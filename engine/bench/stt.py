@@ -25,13 +25,13 @@ async def run(settings: Settings, *, calls: int, seconds: float, through: str) -
     async with AsyncExitStack() as stack:
         workers = Workers()
         stack.push_async_callback(workers.close)
-        for name, padding in (("cropped", settings.models.stt_padding_s), ("full", 0.0)):
+        for name, window in (("cropped", settings.models.stt_window_s), ("full", 0.0)):
             stt = FasterWhisper(
-                folder, workers, padding_s=padding, threads=settings.models.stt_threads
+                folder, workers, window_s=window, threads=settings.models.stt_threads
             )
             await stt.warm()
             result[name] = {
-                "padding_s": padding,
+                "window_s": window,
                 **{language: await _score(stt, language) for language in ("en", "ru")},
             }
             await stt.close()

@@ -64,7 +64,7 @@ async def test_a_prompt_is_understood_in_the_short_and_in_the_full_window(
     whisper: FasterWhisper, workers: Workers
 ) -> None:
     audio = prompt("en", "agent-pass")
-    full = FasterWhisper(whisper._folder, workers, padding_s=0)
+    full = FasterWhisper(whisper._folder, workers, window_s=0)
     for model in (whisper, full):
         heard = await model.transcribe(audio, language="en")
         assert words(heard.text) == words("Please enter your password followed by the pound key")
@@ -102,9 +102,13 @@ async def test_nobody_speaking_gives_no_text(whisper: FasterWhisper) -> None:
 
 @pytest.mark.models
 async def test_a_window_too_short_to_be_safe_is_rescued_by_the_full_one(
-    whisper: FasterWhisper, workers: Workers, caplog: pytest.LogCaptureFixture
+    whisper: FasterWhisper,
+    workers: Workers,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    reckless = FasterWhisper(whisper._folder, workers, padding_s=0.02)
+    monkeypatch.setattr("engine.stt.faster_whisper._TAIL_FRAMES", 2)
+    reckless = FasterWhisper(whisper._folder, workers, window_s=0.1)
     # Read without padding, these come out as "Please try again. Please try again. Please try…".
     spoken = {
         "vm-pls-try-again": "please try again",
