@@ -5,12 +5,23 @@ Nested keys in the environment are joined by two underscores: OFFHOOK_AMI__SECRE
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -58,15 +69,61 @@ class HttpSettings(Section):
     port: int = 8080
 
 
+class RemoteSettings(Section):
+    """A server with OpenAI's interface, asked in place of a model of our own."""
+
+    base_url: str = ""
+    api_key: SecretStr = SecretStr("")
+    model: str = ""
+    fallback_to_local: bool = True
+    """The local model stays loaded and answers where the server fails."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        plain = parts.hostname and not (parts.username or parts.query or parts.fragment)
+        if value and (parts.scheme not in ("http", "https") or not plain):
+            raise ValueError("must look like http://host:port/v1; a key belongs in api_key")
+        return value
+
+
+class RemoteLlmSettings(RemoteSettings):
+    first_token_s: float = Field(default=2.0, gt=0)
+    extra: dict[str, Any] = {}
+    """Sent with each request, such as chat_template_kwargs = {enable_thinking = false}."""
+
+
+class RemoteSttSettings(RemoteSettings):
+    deadline_s: float = Field(default=3.0, gt=0)
+
+
+class RemoteTtsSettings(RemoteSettings):
+    voice: str = ""
+    rate: int = Field(default=24_000, ge=8000, le=48_000)
+    """Of the server's `pcm`, in samples per second."""
+    first_sound_s: float = Field(default=2.0, gt=0)
+
+
+class Remotes(Section):
+    llm: RemoteLlmSettings = RemoteLlmSettings()
+    stt: RemoteSttSettings = RemoteSttSettings()
+    tts: RemoteTtsSettings = RemoteTtsSettings()
+
+
 class ModelSettings(Section):
     folder: Path = Path("models/weights")
     profile: Literal["embedded", "cpu", "gpu"] = "embedded"
     stt: str = "faster-whisper"
-    """faster-whisper | onnx-asr"""
+    """faster-whisper | onnx-asr | openai"""
     stt_model: str = "whisper-base-int8"
-    stt_padding_s: float = 8.0
-    """Silence the encoder sees after the utterance, instead of filling its 30 s window. 0: full window."""
-    stt_threads: int = 2
+    stt_window_s: float = 10.0
+    """The shortest window Whisper's encoder sees, silence after the utterance included. 0: always 30 s."""
+    stt_threads: int = 1
+    """Threads for one utterance…"""
+    stt_at_once: int = 2
+    """…and utterances heard at the same time."""
+    llm: Literal["llama.cpp", "openai"] = "llama.cpp"
     llm_model: str = "qwen2.5-coder-0.5b-instruct-iq4_nl"
     llm_threads: int = 2
     llm_context: int = 4096
@@ -123,6 +180,7 @@ class Settings(BaseSettings):
     ami: AmiSettings = AmiSettings()
     http: HttpSettings = HttpSettings()
     models: ModelSettings = ModelSettings()
+    remote: Remotes = Remotes()
     limits: LimitSettings = LimitSettings()
     recording: RecordingSettings = RecordingSettings()
     routes: tuple[RouteSettings, ...] = ()
@@ -186,9 +244,9 @@ class ToolPolicy(Section):
 
 
 class VoiceSettings(Section):
-    engine: Literal["piper", "espeak"] = "piper"
+    engine: Literal["piper", "espeak", "openai"] = "piper"
     voice: str = ""
-    """Empty: the profile's voice (piper), or the language's own (espeak)."""
+    """Empty: the profile's voice (piper), the language's own (espeak), remote.tts.voice (openai)."""
     speed: float = 1.0
 
 
@@ -236,9 +294,20 @@ class Agent(Section):
         """The language the agent speaks first."""
         return self.languages[0]
 
+    @property
+    def version(self) -> str:
+        """Names exactly this agent: 12 hexadecimal digits that change with any of its values."""
+        content = self.model_dump(mode="json")
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
     def voice(self, language: str) -> VoiceSettings:
-        default = VoiceSettings() if language == "en" else VoiceSettings(engine="espeak")
-        return self.voices.get(language, default)
+        return self.voices.get(language) or local_voice(language)
+
+
+def local_voice(language: str) -> VoiceSettings:
+    """Who speaks a language where nothing is said about it, and where the server's voice fails."""
+    return VoiceSettings() if language == "en" else VoiceSettings(engine="espeak")
 
 
 # --- Loading -----------------------------------------------------------------------------------
@@ -301,7 +370,7 @@ def _is_there(path: Path) -> bool:
     except PermissionError as error:
         # To go on with the defaults would be answering for another installation.
         raise ConfigError(
-            f"{path.parent} cannot be looked into",
+            f"{path.parent.absolute()} cannot be looked into",
             how_to_fix=["run this as root or as the engine's user: sudo -u offhook offhook …"],
         ) from error
 

@@ -6,10 +6,11 @@ import asyncio
 import time
 from typing import Any
 
-from engine.bench.harness import Caller, engine_for
+from engine.bench.harness import engine_for
 from engine.bench.report import machine, models, spread
 from engine.bench.speech import questions
 from engine.config import Agent, Settings
+from engine.lab.caller import Caller
 from engine.media.frame import Samples
 
 # Long enough that the caller is always first; several sentences, so that pauses are among what is cut.
@@ -31,7 +32,7 @@ async def run(settings: Settings, *, calls: int, seconds: float, through: str) -
     spoken = questions()
     stops: list[float] = []
     missed = 0
-    async with engine_for(settings, agent, calls=calls) as lab:
+    async with engine_for(settings, agent, calls=calls, through=through) as lab:
         cpu, wall = time.process_time(), time.monotonic()
         until = wall + seconds
 

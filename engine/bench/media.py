@@ -23,7 +23,7 @@ async def run(settings: Settings, *, calls: int, seconds: float, through: str) -
         greeting="",
         prompt="-",
     )
-    async with engine_for(settings, agent, calls=calls, parts=silent_parts) as lab:
+    async with engine_for(settings, agent, calls=calls, through=through, parts=silent_parts) as lab:
         callers = [await lab.call() for _ in range(calls)]
         await asyncio.sleep(1.0)
         players = [session.player for session in lab.engine.desk.sessions()]
@@ -47,6 +47,6 @@ async def run(settings: Settings, *, calls: int, seconds: float, through: str) -
         "frames_per_call_per_s": round(float(np.mean(got)) / wall, 2),
         "resyncs": resyncs,
         "cpu_per_call": round(cpu / wall / calls, 5),
-        "cpu_note": "share of one core, engine and callers together in one process",
+        "cpu_note": "share of one core, engine and callers together in one process; Asterisk is another",
         "machine": machine(),
     }

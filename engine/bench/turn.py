@@ -6,11 +6,12 @@ import asyncio
 import time
 from typing import Any
 
-from engine.bench.harness import Caller, engine_for
+from engine.bench.harness import engine_for
 from engine.bench.report import machine, models, spread
 from engine.bench.speech import questions
 from engine.config import Agent, Settings, load_agents
 from engine.events import Event
+from engine.lab.caller import Caller
 from engine.media.frame import Samples
 
 ANSWER_S = 12.0
@@ -29,7 +30,7 @@ async def run(settings: Settings, *, calls: int, seconds: float, through: str) -
                 if took is not None:
                     stages.setdefault(stage, []).append(took)
 
-    async with engine_for(settings, agent, calls=calls) as lab:
+    async with engine_for(settings, agent, calls=calls, through=through) as lab:
         lab.engine.bus.listen(note)
         callers = [await lab.call() for _ in range(calls)]
         await asyncio.sleep(0.2)

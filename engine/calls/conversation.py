@@ -1,21 +1,22 @@
-"""The conversation of one call: who has the floor, what is thought, said, cut and resumed.
+"""The conversation of one call: what the caller says becomes turns, and a turn becomes a reply.
 
 Everything here runs on the loop and reacts to one frame or key at a time; models work elsewhere.
 
     caller pauses ─▶ a turn begins as speculation     caller goes on ─▶ it is thrown away
-    turn over ─▶ committed: ledger, player            caller over the agent ─▶ held, then cut or resumed
+    turn over ─▶ committed: ledger, player            caller over the agent ─▶ see floor.py
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from engine.aio import Background
 from engine.calls.ears import Ears
+from engine.calls.floor import Floor
 from engine.calls.journal import Journal
 from engine.calls.keypad import Keypad
 from engine.calls.state import CallState, CallTicket, Outcome
@@ -27,11 +28,10 @@ from engine.dialog.llm.base import ToolCall
 from engine.dialog.mind import Mind, Say, Thought, ToolFinished, ToolStarted
 from engine.dialog.phrases import phrases
 from engine.errors import OffhookError
-from engine.media.frame import Digit, Frame, Pcm
+from engine.media.frame import FRAME_S, Digit, Frame, Pcm
 from engine.playback.player import Player
 from engine.playback.utterance import Utterance
 from engine.stt.base import Transcript
-from engine.turns.bargein import Action, BargeIn, Interrupt, PauseAgent, ResumeAgent
 from engine.turns.endpoint import (
     Paused,
     PauseHeld,
@@ -75,57 +75,64 @@ class Conversation:
         self._rate = rate
         self._journal = journal
         self._finish = finish
-        self._barge = BargeIn(self.agent.turns, self.agent.languages)
         self._ladder = SilenceLadder(self.agent.silence)
+        self._floor = Floor(
+            self.agent.turns,
+            self.agent.languages,
+            journal,
+            on_kept=lambda: self._ladder.activity(self._now()),
+        )
         self._keypad = Keypad(on_line=self._keys_entered)
         self._mind = make_mind(self, self.ledger)
         self._tasks = Background()
         self._next: Turn | None = None
         """The caller's turn in the making: speculation."""
-        self._floor: Turn | None = None
-        """The committed turn whose reply is being thought or spoken."""
-        self._plan: Outcome | None = None
         self._clarifications = Clarifications()
-        self._arguments: dict[str, dict[str, Any]] = {}
-        self._stop_ms: int | None = None
-        self._stop_at = 0.0
-        """When the agent was last silenced, and how long after the caller's first sound."""
+        self._closed = False
 
     # --- What the line brings ------------------------------------------------------------------
 
     def hear(self, frame: Frame) -> None:
         """One frame of the caller's."""
-        heard = self._ears.hear(frame)
-        self._follow_floor()
-        self._apply(
-            self._barge.hear(frame.at, heard.speech, heard.echo_likeness, onset=heard.onset)
-        )
+        if self._closed:
+            return
+        floor, heard = self._floor, self._ears.hear(frame)
+        floor.hear(frame.at, heard)
         for event in heard.events:
             self._on_turn_event(event)
-        self._keypad.tick(frame.at)
+        if floor.interruptible or not floor.sounding:
+            self._keypad.tick(frame.at)
         step = self._ladder.tick(
             frame.at,
-            agent_speaking=self._sounding,
+            agent_speaking=floor.sounding,
             caller_speaking=heard.speech or self._ears.endpointer.in_turn,
-            thinking=self._floor is not None or self._keypad.busy or self._plan is not None,
+            thinking=floor.turn is not None or self._keypad.busy or floor.plan is not None,
         )
         if step is not None:
             self._nobody_speaks(step)
 
     def press(self, digit: Digit) -> None:
         """One DTMF key: it silences the agent, and goes to whoever collects digits, else to the model."""
+        if self._closed:
+            return
         self._journal.note("caller.key", keep=False)
         self._ladder.activity(digit.at)
-        self._apply(self._barge.digit(digit.at))
+        if self._keypad.collecting:
+            self._floor.hush()
+        else:
+            self._floor.key(digit.at)
         self._keypad.press(digit)
 
     @property
     def state(self) -> CallState:
-        if self._plan is not None:
+        turn = self._floor.turn
+        if self._floor.plan is not None:
             return CallState.ENDING
-        if self._sounding:
+        if turn is not None and turn.utterance.kind == "greeting":
+            return CallState.GREETING
+        if self._floor.sounding:
             return CallState.SPEAKING
-        return CallState.THINKING if self._floor is not None else CallState.LISTENING
+        return CallState.LISTENING if turn is None else CallState.THINKING
 
     # --- What the agent does -------------------------------------------------------------------
 
@@ -136,108 +143,49 @@ class Conversation:
 
     def greet(self) -> None:
         notice = [self.agent.record_notice] if self._ticket.record else []
-        self._speak("greeting", [*notice, self.agent.greeting])
+        self._speak("greeting", [*notice, self.agent.greeting], notice=bool(notice))
         self._tasks.start(self._mind.prepare(), name="prepare")
 
     def plan_hang_up(self, reason: str) -> None:
         """After the present reply has been heard, end the call."""
-        self._plan = Outcome("completed", "hangup", reason)
+        self._floor.plan = Outcome("completed", "hangup", reason)
 
     def plan_transfer(self, to: str, reason: str) -> None:
         """After the present reply has been heard, the dialplan sends the caller to `to`."""
         step = to if to.startswith(("queue:", "dial:")) else f"dial:{to}"
-        self._plan = Outcome("transferred", step, reason)
+        self._floor.plan = Outcome("transferred", step, reason)
 
     async def collect_digits(self, max_digits: int, terminator: str, timeout_s: float) -> str:
         """Wait for keys; returns what was pressed, without the terminator."""
-        return await self._keypad.collect(max_digits, terminator, timeout_s)
+        turn = self._floor.turn
+        question_s = 0.0 if turn is None else turn.utterance.buffered_frames * FRAME_S
+        return await self._keypad.collect(max_digits, terminator, timeout_s, question_s=question_s)
 
     def say_goodbye(self, result: str) -> None:
         """End the call politely from outside: drain, or a call that has lasted too long."""
-        self._plan = Outcome(result, "hangup")
+        if self._closed or (self._floor.plan is not None and self._floor.guarded):
+            return  # it is ending, or promised to somebody else
+        self._floor.plan = Outcome(result, "hangup")
         self._speak("goodbye", [phrases(self.language).farewell])
 
     async def close(self) -> None:
-        """Cancel everything; what was heard is in the ledger."""
-        floor, self._floor = self._floor, None
-        for turn in (self._next, floor):
-            if turn is not None:
-                await turn.interrupt()
-        if floor is not None:
-            self._account(floor, barge_in=False)
-        await self._tasks.close()
+        """Cancel everything; what was heard is in the ledger. Safe to call twice."""
+        self._closed = True
+        self._drop_next()
+        self._floor.clear()
         self._keypad.close()
-
-    # --- The floor -----------------------------------------------------------------------------
-
-    @property
-    def _sounding(self) -> bool:
-        """The agent's voice is on the line, or held for a moment."""
-        floor = self._floor
-        return floor is not None and floor.utterance.first_frame_at is not None
-
-    def _follow_floor(self) -> None:
-        if self._sounding and not self._barge.active and not self._leaving:
-            self._barge.agent_started()
-        elif not self._sounding and self._barge.active:
-            self._barge.agent_finished()
-
-    @property
-    def _leaving(self) -> bool:
-        """A transfer was promised: the sentence that announces it is spoken to the end."""
-        return self._plan is not None and self._plan.result != "completed"
-
-    def _apply(self, action: Action | None) -> None:
-        floor = self._floor
-        if action is None or floor is None:
-            return
-        match action:
-            case PauseAgent(at=at, onset=onset):
-                floor.utterance.pause()
-                self._stop_ms, self._stop_at = round((at - onset) * 1000), at
-            case ResumeAgent():
-                floor.utterance.resume()
-                self._journal.note("agent.resumed")
-            case Interrupt(at=at, onset=onset):
-                if floor.utterance.state != "paused":
-                    self._stop_ms, self._stop_at = round((at - onset) * 1000), at
-                self._cut(floor)
-
-    def _cut(self, floor: Turn) -> None:
-        """The caller has the floor."""
-        self._floor = None
-        if self._plan is not None and self._plan.result == "completed":
-            self._plan = None
-        floor.utterance.interrupt()
-        at_ms = self._journal.offset_ms(self._stop_at)
-        self._journal.note("agent.interrupted", stop_ms=self._stop_ms, at_ms=at_ms)
-        self._account(floor, barge_in=True)
-        self._tasks.start(floor.interrupt(), name="interrupt")
-
-    def _account(self, turn: Turn, *, barge_in: bool) -> None:
-        """Write down what was heard of a turn's reply, once."""
-        heard = turn.utterance.heard
-        self._journal.agent_said(heard)
-        if turn.timings.speech_to:
-            self._journal.turn_finished(
-                turn.timings,
-                turn.utterance.first_frame_at,
-                speculated=turn.speculated,
-                barge_in=barge_in,
-                barge_in_stop_ms=self._stop_ms if barge_in else None,
-            )
+        await self._tasks.close()
 
     # --- The caller's turn ---------------------------------------------------------------------
 
     def _on_turn_event(self, event: TurnEvent) -> None:
         match event:
             case SpeechStarted():
-                if self._floor is not None and not self._sounding:
-                    self._floor.utterance.pause()  # the caller goes on while we think
-                    self._journal.note("agent.held", keep=False)
+                self._floor.hold()
             case Paused():
                 self._drop_next()
                 self._next = self._begin(event.speech_from, event.speech_to, event.at)
+                self._next.speculated = True
             case PauseHeld():
                 self._tasks.start(self._judge(event), name="judge")
             case SpeechResumed():
@@ -246,19 +194,18 @@ class Conversation:
                 turn = self._next or self._begin(event.speech_from, event.speech_to, event.at)
                 self._next = None
                 turn.timings.over_at = event.at
-                self._tasks.start(self._settle(turn), name="settle")
+                self._start(self._settle(turn), name="settle")
 
     def _begin(self, speech_from: float, speech_to: float, at: float) -> Turn:
         """Start to hear, think and synthesise; nothing is played."""
-        turn = self._new_turn(Timings(speech_from, speech_to, at), self._reply)
-        turn.speculated = True
+        turn = self._new_turn("reply", self._reply, Timings(speech_from, speech_to, at))
         audio = self._ears.cut(speech_from, speech_to)
-        turn.start(asyncio.ensure_future(self._transcribe(audio)))
+        turn.start(self._tasks.start(self._transcribe(audio), name="transcribe"))
         return turn
 
     def _drop_next(self) -> None:
         if self._next is not None:
-            self._tasks.start(self._next.abandon(), name="abandon")
+            self._next.stop()
             self._next = None
 
     async def _transcribe(self, audio: Pcm) -> Transcript:
@@ -283,11 +230,9 @@ class Conversation:
 
     def _is_backchannel(self, turn: Turn, text: str) -> bool:
         """Words over the agent decide at once whether it stops for good or goes on."""
-        floor = self._floor
-        if not self._barge.active or floor is None or floor is turn:
+        if not self._floor.interruptible or not self._floor.hides(turn):
             return False
-        self._apply(self._barge.words(self._now(), text, final=True))
-        if floor is not self._floor:
+        if not self._floor.words(self._now(), text):
             return False
         if turn is self._next:
             self._ears.endpointer.reset()
@@ -296,30 +241,20 @@ class Conversation:
 
     async def _settle(self, turn: Turn) -> None:
         """The caller has finished: answer, unless it was nothing."""
-        try:
-            transcript = await turn.transcript
-        except asyncio.CancelledError:
-            if turn.transcript.cancelled():
-                return
-            raise
-        except OffhookError as error:
-            await self._fail(error)
+        await asyncio.wait({turn.transcript})
+        if turn.transcript.cancelled():
             return
-        if not transcript.text or self._sounding:
+        transcript = turn.transcript.result()
+        if not transcript.text or self._floor.guarded or self._floor.hides(turn):
             self._journal.note("caller.ignored", keep=False)
-            if self._floor is not None:
-                self._floor.utterance.resume()
-            await turn.abandon()
+            turn.stop()
+            if not self._ears.endpointer.in_turn:
+                self._floor.let_go()
             return
-        await self._take_floor(turn, transcript)
-
-    async def _take_floor(self, turn: Turn, transcript: Transcript) -> None:
-        """Commit: the ledger learns what was said, and the reply may sound."""
-        before, self._floor = self._floor, turn
-        if before is not None:
-            await before.interrupt()
+        # Commit: the ledger learns what was said, and the reply may sound.
+        self._floor.revoke()
+        self._floor.take(turn)
         self._ladder.activity(self._now())
-        self._stop_ms = None
         if transcript.confidence >= self.agent.min_confidence:
             self._clarifications.clear()
         self._languages.hear(transcript.text, transcript.language, transcript.confidence)
@@ -331,58 +266,56 @@ class Conversation:
             ended_at=turn.timings.speech_to,
         )
         self._journal.caller_said(transcript, turn.timings)
+        if self._ears.endpointer.in_turn:
+            self._floor.hold()
         await self._play(turn)
 
+    def _keys_entered(self, keys: str, at: float) -> None:
+        """Keys that nobody collects are words like any other."""
+        now = self._now()
+        self._floor.key(now)
+        turn = self._new_turn("reply", self._reply, Timings(at, at, now, over_at=now))
+        turn.start_with(Transcript(f"[keys] {keys}", self.language, 1.0))
+        self._start(self._settle(turn), name="keys")
+
+    # --- The agent's reply ---------------------------------------------------------------------
+
     async def _play(self, turn: Turn) -> None:
-        """Give a turn to the player and see it to its end."""
-        self._floor = turn
+        """Give the turn that has the floor to the player and see it to its end."""
         self.ledger.agent(lambda: turn.utterance.heard)
         for thought in turn.commit():
             self._on_thought(turn, thought)
         self._player.play(turn.utterance)
-        try:
-            await turn.wait()
-        except OffhookError as error:
-            await self._fail(error)
+        await turn.wait()
+        if not self._floor.done(turn):
             return
-        if self._floor is not turn:
-            return  # interrupted, and accounted for there
-        self._floor = None
-        self._account(turn, barge_in=False)
-        if self._plan is not None:
-            self._finish(self._plan)
+        if self._floor.plan is not None:
+            self._finish(self._floor.plan)
         else:
             self._tasks.start(self._mind.prepare(), name="prepare")
 
-    async def _fail(self, error: OffhookError) -> None:
-        """A model is gone: say so where a phrase is at hand, and let the dialplan take over."""
-        log.error("the call cannot go on", exc_info=error)
-        self._journal.note("call.error", code=error.code)
-        floor, self._floor = self._floor, None
-        if floor is not None:
-            await floor.interrupt()
-        self._plan = Outcome("failed", self._ticket.fallback, error.code)
-        self._finish(self._plan)
-
-    # --- Replies -------------------------------------------------------------------------------
-
     def _new_turn(
-        self, timings: Timings | None, compose: Callable[[Turn], AsyncGenerator[Thought, None]]
+        self,
+        kind: str,
+        compose: Callable[[Turn], AsyncGenerator[Thought, None]],
+        timings: Timings | None = None,
+        *,
+        notice: bool = False,
     ) -> Turn:
         return Turn(
-            utterance=Utterance(self._rate, kind="reply"),
+            utterance=Utterance(self._rate, kind=kind),
             voice=lambda text, language: self._voices.speak(text, language=language),
             compose=compose,
             on_thought=self._on_thought,
+            tasks=self._tasks,
             timings=timings,
+            notice=notice,
         )
 
     async def _reply(self, turn: Turn) -> AsyncGenerator[Thought, None]:
         """What the agent answers to a transcript; before `commit` it must have no effects."""
         transcript = turn.transcript.result()
-        if not transcript.text:
-            return
-        if self._is_backchannel(turn, transcript.text):
+        if self._is_backchannel(turn, transcript.text) or not transcript.text:
             return
         language = self._languages.guess(
             transcript.text, transcript.language, transcript.confidence
@@ -405,22 +338,13 @@ class Conversation:
         await turn.committed.wait()
         self.plan_transfer(self.agent.transfers[0].to, "the caller was not understood")
 
-    def _speak(self, kind: str, texts: list[str]) -> None:
+    def _speak(self, kind: str, texts: list[str], *, notice: bool = False) -> None:
         """Say fixed words now, in place of whatever was being said."""
-        turn = self._new_turn(None, lambda _: self._fixed(texts))
-        nothing: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
-        nothing.set_result(Transcript("", self.language, 1.0))
+        turn = self._new_turn(kind, lambda _: self._fixed(texts), notice=notice)
         self._journal.note("agent.prompt", keep=False, kind=kind)
-
-        async def speak() -> None:
-            before, self._floor = self._floor, turn
-            if before is not None:
-                await before.interrupt()
-                self._account(before, barge_in=False)
-            turn.start(nothing)
-            await self._play(turn)
-
-        self._tasks.start(speak(), name=f"speak {kind}")
+        self._floor.take(turn)
+        turn.start_with(Transcript("", self.language, 1.0))
+        self._start(self._play(turn), name=f"speak {kind}")
 
     async def _fixed(self, texts: list[str]) -> AsyncGenerator[Thought, None]:
         for text in texts:
@@ -432,17 +356,14 @@ class Conversation:
             return
         match thought:
             case ToolStarted():
-                self._arguments[thought.id] = thought.arguments
                 call = ToolCall(thought.id, thought.name, thought.arguments)
                 self.ledger.tool_started(call, at=self._now())
-                self._journal.note("tool.started", name=thought.name)
+                self._journal.tool_started(thought)
             case ToolFinished():
                 self.ledger.tool_finished(
                     thought.id, ok=thought.ok, result=thought.result, took_ms=thought.took_ms
                 )
-                self._journal.tool_finished(thought, self._arguments.pop(thought.id, {}))
-            case _:
-                pass
+                self._journal.tool_finished(thought)
 
     def _nobody_speaks(self, step: Step) -> None:
         words, policy = phrases(self.language), self.agent.silence
@@ -452,14 +373,26 @@ class Conversation:
             case Step.STILL_THERE:
                 self._speak("still_there", [policy.still_there or words.still_there])
             case Step.GOODBYE:
-                self._plan = Outcome("silence", "hangup")
+                self._floor.plan = Outcome("silence", "hangup")
                 self._speak("goodbye", [policy.goodbye or words.goodbye])
 
-    def _keys_entered(self, keys: str) -> None:
-        """Keys that nobody collects are words like any other."""
-        now = self._now()
-        turn = self._new_turn(Timings(now, now, now, over_at=now), self._reply)
-        entered: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
-        entered.set_result(Transcript(f"[keys] {keys}", self.language, 1.0))
-        turn.start(entered)
-        self._tasks.start(self._settle(turn), name="keys")
+    # --- What goes wrong -----------------------------------------------------------------------
+
+    def _start(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        """Work the call cannot go on without."""
+        self._tasks.start(work, name=name).add_done_callback(self._ended)
+
+    def _ended(self, work: asyncio.Task[None]) -> None:
+        if not work.cancelled() and (error := work.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """A model is gone, or we are wrong: the dialplan takes over, instead of silence."""
+        log.error("the call cannot go on", exc_info=error)
+        code = error.code if isinstance(error, OffhookError) else type(error).__name__
+        self._journal.note("call.error", code=code)
+        kept = self._floor.plan if self._floor.guarded else None
+        self._floor.clear()
+        # A promise is kept, though it could not be announced.
+        self._floor.plan = kept or Outcome("failed", self._ticket.fallback, code)
+        self._finish(self._floor.plan)

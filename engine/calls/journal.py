@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from engine.calls.turn import Timings
-from engine.dialog.mind import ToolFinished
+from engine.dialog.mind import ToolFinished, ToolStarted
 from engine.events import Event, EventBus, utc_now
 from engine.playback.utterance import HeardSentence
 from engine.storage.records import CallStore
@@ -26,6 +26,7 @@ class Journal:
         self._now = asyncio.get_running_loop().time
         self._answered_at = self._now()
         self._turns = 0
+        self._arguments: dict[str, dict[str, Any]] = {}
 
     def offset_ms(self, at: float | None = None) -> int:
         return max(0, round(((self._now() if at is None else at) - self._answered_at) * 1000))
@@ -83,7 +84,12 @@ class Journal:
                 )
                 self._store.transcript(self._call_id, row)
 
-    def tool_finished(self, tool: ToolFinished, arguments: dict[str, Any]) -> None:
+    def tool_started(self, tool: ToolStarted) -> None:
+        self._arguments[tool.id] = tool.arguments
+        self.note("tool.started", name=tool.name)
+
+    def tool_finished(self, tool: ToolFinished) -> None:
+        arguments = self._arguments.pop(tool.id, {})
         self.note("tool.finished", name=tool.name, ok=tool.ok, took_ms=round(tool.took_ms))
         if self._store is not None:
             row = ToolRow(

@@ -12,10 +12,13 @@ LINE_S = 1.5
 
 
 class Keypad:
-    def __init__(self, on_line: Callable[[str], None]) -> None:
+    """`on_line` gets an entry that nobody collected, and when its last key was pressed."""
+
+    def __init__(self, on_line: Callable[[str, float], None]) -> None:
         self._on_line = on_line
         self._line = ""
         self._last_at = 0.0
+        self._ended = False
         self._collector: asyncio.Queue[str] | None = None
 
     @property
@@ -23,41 +26,50 @@ class Keypad:
         """Somebody collects, or an entry is not finished."""
         return self._collector is not None or bool(self._line)
 
+    @property
+    def collecting(self) -> bool:
+        return self._collector is not None
+
     def press(self, digit: Digit) -> None:
         if self._collector is not None:
             self._collector.put_nowait(digit.key)
             return
-        self._last_at = digit.at
         if digit.key != "#":
             self._line += digit.key
+            self._last_at = digit.at
+            self._ended = False
         else:
-            self._end_line()
+            self._ended = True
 
     def tick(self, at: float) -> None:
-        if self._line and at - self._last_at >= LINE_S:
-            self._end_line()
+        """Tell of an entry that is over. Where it is not called, entries wait."""
+        if self._line and (self._ended or at - self._last_at >= LINE_S):
+            line, self._line = self._line, ""
+            self._on_line(line, self._last_at)
 
-    async def collect(self, max_digits: int, terminator: str, timeout_s: float) -> str:
-        """Wait for keys until there are enough, the terminator comes, or none for `timeout_s`."""
+    async def collect(
+        self, max_digits: int, terminator: str, timeout_s: float, *, question_s: float = 0.0
+    ) -> str:
+        """Wait for keys until there are enough, the terminator comes, or none for `timeout_s`.
+
+        The first may take `question_s` longer: so long the caller is still being asked.
+        """
         keys, self._line = self._line[:max_digits], ""
+        wait_s = timeout_s + question_s
         self._collector = asyncio.Queue()
         try:
             while len(keys) < max_digits:
                 try:
-                    key = await asyncio.wait_for(self._collector.get(), timeout_s)
+                    key = await asyncio.wait_for(self._collector.get(), wait_s)
                 except TimeoutError:
                     return keys
                 if key == terminator:
                     return keys
                 keys += key
+                wait_s = timeout_s
             return keys
         finally:
             self._collector = None
 
     def close(self) -> None:
         self._line = ""
-
-    def _end_line(self) -> None:
-        line, self._line = self._line, ""
-        if line:
-            self._on_line(line)

@@ -8,9 +8,11 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
+from engine.calls import remote
 from engine.calls.parts import Parts
 from engine.config import Agent, Settings
 from engine.dialog import prompt
+from engine.dialog.llm.base import LanguageModel
 from engine.dialog.llm.llama_cpp import LlamaCpp
 from engine.dialog.phrases import phrases
 from engine.dialog.tools.telephony import agent_registry
@@ -18,9 +20,10 @@ from engine.errors import ConfigError
 from engine.inference.pool import Workers
 from engine.inference.weights import WeightStore
 from engine.stt.base import SpeechToText
+from engine.stt.faster_whisper import LANE as STT_LANE
 from engine.stt.faster_whisper import FasterWhisper
 from engine.stt.onnx_asr import OnnxAsr
-from engine.tts.cache import PhraseCache
+from engine.tts.cache import Engine, PhraseCache
 from engine.tts.espeak import Espeak
 from engine.tts.piper import Piper
 from engine.tts.voices import Voices
@@ -37,33 +40,30 @@ async def load_parts(
     started = time.monotonic()
     models = settings.models
     store = WeightStore(models.folder)
-    workers = Workers()
+    workers = Workers({STT_LANE: models.stt_at_once})
     stack.push_async_callback(workers.close)
-    stt = _hearing(settings, store, workers)
+    stt = remote.recogniser(settings, lambda: _hearing(settings, store, workers))
     turn_model = SmartTurn(store.path(models.turn_model), workers)
-    llm = LlamaCpp(
-        store.path(models.llm_model),
-        workers,
-        threads=models.llm_threads,
-        context=models.llm_context,
-        gpu_layers=-1 if models.profile == "gpu" else 0,
-        timeout_s=settings.limits.llm_timeout_s,
-    )
-    engines = {
-        "piper": PhraseCache(Piper(store, workers, default_voice=models.tts_model)),
-        "espeak": PhraseCache(Espeak()),
-    }
+    llm = remote.language_model(settings, lambda: _thinking(settings, store, workers))
+    engines = _voices(settings, store, workers)
     if any(
-        agent.voice(lang).engine == "piper" for agent in agents.values() for lang in agent.languages
+        voice.engine == "piper"
+        for agent in agents.values()
+        for voice in remote.voices_of(agent, settings)
     ):
         store.path(models.tts_model)
-    voices = {name: Voices(agent, engines) for name, agent in agents.items()}
-    await asyncio.gather(stt.warm(), turn_model.warm(), llm.warm())
-    for name, agent in agents.items():
-        await voices[name].warm(_fixed_phrases(agent))
-        await llm.warm(prompt.system_prefix(agent), agent_registry(agent).specs)
     for closing in (stt.close, llm.close, *(engine.close for engine in engines.values())):
         stack.push_async_callback(closing)
+
+    async def prepare(agents: Mapping[str, Agent]) -> Mapping[str, Voices]:
+        voices = {name: Voices(agent, engines) for name, agent in agents.items()}
+        for name, agent in agents.items():
+            await voices[name].warm(_fixed_phrases(agent))
+            await llm.warm(prompt.system_prefix(agent), agent_registry(agent).specs)
+        return voices
+
+    await asyncio.gather(stt.warm(), turn_model.warm(), llm.warm())
+    voices = await prepare(agents)
     log.info("models are warm", extra={"took_s": round(time.monotonic() - started, 1)})
     return Parts(
         stt=stt,
@@ -72,24 +72,49 @@ async def load_parts(
         turn_model=turn_model,
         make_vad=lambda rate: make_vad(models.vad, rate),
         limits=settings.limits,
+        prepare=prepare,
     )
 
 
-def _hearing(settings: Settings, store: WeightStore, workers: Workers) -> SpeechToText:
+def _thinking(settings: Settings, store: WeightStore, workers: Workers) -> LanguageModel:
     models = settings.models
-    if models.stt == "faster-whisper":
+    return LlamaCpp(
+        store.path(models.llm_model),
+        workers,
+        threads=models.llm_threads,
+        context=models.llm_context,
+        cells=models.llm_cells,
+        gpu_layers=-1 if models.profile == "gpu" else 0,
+        timeout_s=settings.limits.llm_timeout_s,
+    )
+
+
+def _voices(settings: Settings, store: WeightStore, workers: Workers) -> dict[str, Engine]:
+    """By the names of VoiceSettings.engine; `openai` only where its server is told."""
+    piper = Piper(store, workers, default_voice=settings.models.tts_model)
+    engines: dict[str, Engine] = {"piper": PhraseCache(piper), "espeak": PhraseCache(Espeak())}
+    if settings.remote.tts.base_url:
+        engines["openai"] = remote.voice(settings, engines)
+    return engines
+
+
+def _hearing(settings: Settings, store: WeightStore, workers: Workers) -> SpeechToText:
+    """`openai`: the one behind it."""
+    models = settings.models
+    if models.stt in ("faster-whisper", "openai"):
         return FasterWhisper(
             store.path(models.stt_model),
             workers,
-            padding_s=models.stt_padding_s,
+            window_s=models.stt_window_s,
             threads=models.stt_threads,
+            at_once=models.stt_at_once,
             device="cuda" if models.profile == "gpu" else "cpu",
         )
     if models.stt == "onnx-asr":
         return OnnxAsr(models.stt_model, workers)
     raise ConfigError(
         f"models.stt = {models.stt!r} is not known",
-        how_to_fix=["use faster-whisper or onnx-asr"],
+        how_to_fix=["use faster-whisper, onnx-asr or openai"],
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from engine.config import LimitSettings
+from engine.config import Agent, LimitSettings
 from engine.dialog.llm.base import LanguageModel
 from engine.media.frame import Pcm
 from engine.stt.base import SpeechToText
@@ -35,3 +35,5 @@ class Parts:
     turn_model: TurnModel
     make_vad: Callable[[int], Vad]
     limits: LimitSettings
+    prepare: Callable[[Mapping[str, Agent]], Awaitable[Mapping[str, Voice]]]
+    """Voices for more agents, by id, with all that their calls need warm. Raises OffhookError."""

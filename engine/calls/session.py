@@ -79,6 +79,11 @@ class CallSession:
     def ledger(self) -> Ledger:
         return self._talk.ledger
 
+    @property
+    def recording(self) -> Path | None:
+        """The WAV, whole once `run` has returned; None when the call is not recorded."""
+        return self._recording
+
     def snapshot(self) -> dict[str, Any]:
         """What the panel shows of a live call."""
         return {
@@ -113,14 +118,23 @@ class CallSession:
             self._talk.greet()
             outcome = await self._until_over(player, listener)
         finally:
-            # 3. the conversation stops first, so that the ledger tells the truth
-            await self._talk.close()
-            # 4. the dialplan must know its next step before the media ends
-            await asyncio.shield(self._handoff.decide(self.ticket.channel, outcome))
-            await cancel_and_wait(player, listener, patience)
-            # 5. the record is closed even when we are cancelled
-            await asyncio.shield(self._close_record(outcome))
+            ending = asyncio.create_task(self._end(outcome, player, listener, patience))
+            try:
+                await asyncio.shield(ending)
+            except asyncio.CancelledError:
+                # A server that closes cancels us, and still the dialplan and the record are told.
+                await ending
+                raise
         return outcome
+
+    async def _end(self, outcome: Outcome, *line: asyncio.Task[None]) -> None:
+        # 3. the conversation stops first, so that the ledger tells the truth
+        await self._talk.close()
+        # 4. the dialplan must know its next step before the media ends
+        await self._handoff.decide(self.ticket.channel, outcome)
+        await cancel_and_wait(*line)
+        # 5. the record is closed
+        await self._close_record(outcome)
 
     async def _until_over(
         self, player: asyncio.Task[None], listener: asyncio.Task[None]
@@ -185,6 +199,7 @@ class CallSession:
             to_number=ticket.called,
             started_at=ticket.started_at,
             agent=ticket.agent.id,
+            agent_version=ticket.agent.version,
             language=ticket.agent.language,
             channel=ticket.channel,
         )

@@ -7,7 +7,7 @@ tool runs until `commit`. A caller who goes on makes us throw the turn away.
                                                                  │ commit: the turn is over
                                                                  ▼
                                                                played ──▶ done
-    the caller goes on ──▶ abandon            the caller speaks over it ──▶ interrupt
+    the caller goes on, or speaks over it ──▶ stop
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from engine.aio import cancel_and_wait
+from engine.aio import Background
 from engine.dialog.mind import Say, Thought
 from engine.media.frame import Pcm
 from engine.playback.utterance import Utterance
@@ -59,7 +59,11 @@ class Timings:
 
 
 class Turn:
-    """`transcript` resolves first; `done` when the last frame was played, or the turn was stopped."""
+    """`transcript` resolves first; `wait` returns when the last frame was played, or the turn was stopped.
+
+    Its work is one of `tasks`, whose owner waits for it in the end. The first sentence is a `notice` where
+    the caller must hear it.
+    """
 
     def __init__(
         self,
@@ -68,7 +72,9 @@ class Turn:
         voice: Voice,
         compose: Callable[[Turn], AsyncGenerator[Thought, None]],
         on_thought: Callable[[Turn, Thought], None],
+        tasks: Background,
         timings: Timings | None = None,
+        notice: bool = False,
     ) -> None:
         self.utterance = utterance
         self.timings = timings or Timings()
@@ -79,12 +85,22 @@ class Turn:
         self._voice = voice
         self._compose = compose
         self._on_thought = on_thought
+        self._tasks = tasks
+        self._notice = notice
         self._now = asyncio.get_running_loop().time
         self._work: asyncio.Task[None] | None = None
 
     def start(self, transcript: asyncio.Future[Transcript]) -> None:
         """Begin with the transcript that is being made."""
-        self._work = asyncio.create_task(self._run(transcript), name="turn")
+        self._work = self._tasks.start(self._run(transcript), name="turn")
+        # The one who waits on the turn reports what went wrong; nobody waits for one that was stopped.
+        self._work.add_done_callback(lambda work: work.cancelled() or work.exception())
+
+    def start_with(self, transcript: Transcript) -> None:
+        """Begin with words that need not be heard."""
+        known: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
+        known.set_result(transcript)
+        self.start(known)
 
     def commit(self) -> list[Thought]:
         """The turn is over: tools may run; the caller's ear may have what is ready.
@@ -95,25 +111,27 @@ class Turn:
         early, self.early = self.early, []
         return early
 
-    async def abandon(self) -> None:
-        """Throw everything away; nothing of it was heard."""
+    def stop(self) -> None:
+        """Silence now, and no more work; what was heard stays in the utterance. Safe to call twice."""
         self.utterance.interrupt()
-        await self._stop()
-
-    async def interrupt(self) -> None:
-        """Silence now; what was heard stays in the utterance."""
-        self.utterance.interrupt()
-        await self._stop()
+        self.transcript.cancel()
+        if self._work is not None:
+            self._work.cancel()
 
     async def wait(self) -> None:
-        """Until the agent has said all of it. Raises what composing raised."""
+        """Until the agent has said all of it, or was stopped. Raises what composing raised."""
         if self._work is not None:
-            await asyncio.shield(self._work)
+            await asyncio.wait({self._work})
+            if not self._work.cancelled():
+                self._work.result()
         await self.utterance.wait()
 
-    async def _stop(self) -> None:
-        await cancel_and_wait(self._work)
-        self.transcript.cancel()
+    @property
+    def notice_heard(self) -> bool:
+        """The notice has been heard, or there is none."""
+        if not self._notice:
+            return True
+        return any(sentence.status == "played" for sentence in self.utterance.heard[:1])
 
     async def _run(self, transcript: asyncio.Future[Transcript]) -> None:
         try:
@@ -130,7 +148,7 @@ class Turn:
         except Exception as error:
             if not self.transcript.done():
                 self.transcript.set_exception(error)
-                self.transcript.exception()  # the one who waits on the turn reports it
+                self.transcript.exception()
             raise
         finally:
             transcript.cancel()

@@ -10,9 +10,12 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
+from engine.calls.remote import voices_of
+from engine.cli import clock, remote_checks
 from engine.config import Agent, Settings, load_agents
 from engine.errors import OffhookError
 from engine.inference.weights import WeightStore
+from engine.media import opus
 from engine.storage import db
 from engine.telephony import dialplan_check
 from engine.telephony.ami import AmiClient
@@ -30,23 +33,27 @@ SANE_YEAR = 2025
 
 async def everything(settings: Settings) -> list[Finding]:
     findings = [Finding("ok", "the settings are valid"), *_machine(), await _clock()]
+    findings += synchronised(clock.is_synchronised())
     findings.append(await asyncio.to_thread(_disk, settings.data))
     agents: Mapping[str, Agent] = {}
     try:
         agents = await asyncio.to_thread(load_agents, settings.agents)
     except OffhookError as error:
-        findings.append(_finding(error))
+        findings.append(_finding(error, "correct the agent's file, see docs/agents.md"))
     else:
         findings += _agents(agents, settings)
     findings += _espeak(agents)
+    findings += _opus(settings)
     findings += [finding async for finding in _models(settings, agents)]
+    findings += [finding async for finding in remote_checks.servers(settings, agents)]
     findings += [finding async for finding in _database(settings)]
     findings += [finding async for finding in _asterisk(settings)]
     return findings
 
 
-def _finding(error: OffhookError) -> Finding:
-    return Finding("error", error.message, "; ".join(error.how_to_fix))
+def _finding(error: OffhookError, otherwise: str) -> Finding:
+    """`otherwise` is what to do where the error itself does not say."""
+    return Finding("error", error.message, "; ".join(error.how_to_fix) or otherwise)
 
 
 # --- the machine ---------------------------------------------------------------------------------
@@ -82,6 +89,19 @@ async def _clock() -> Finding:
         how = "the machine is busy: callers would hear gaps; give the engine its own cores"
         return Finding("warn", where, how)
     return Finding("ok", where)
+
+
+def synchronised(answer: bool | None) -> Iterator[Finding]:
+    if answer is None:
+        return
+    if answer:
+        yield Finding("ok", "the clock is synchronised")
+    else:
+        yield Finding(
+            "warn",
+            "the clock is not synchronised: call records get wrong times",
+            "start NTP: timedatectl set-ntp on, or apt install chrony; for a container, on its host",
+        )
 
 
 def _disk(data: Path) -> Finding:
@@ -136,17 +156,26 @@ def _espeak(agents: Mapping[str, Agent]) -> Iterator[Finding]:
         )
 
 
+def _opus(settings: Settings) -> Iterator[Finding]:
+    if settings.recording.format != "opus":
+        return
+    if opus.encoder():
+        yield Finding("ok", "opusenc is installed")
+    else:
+        yield Finding("warn", "opusenc is missing: recordings stay WAV", "apt install opus-tools")
+
+
 async def _models(settings: Settings, agents: Mapping[str, Agent]) -> AsyncIterator[Finding]:
     try:
         store = WeightStore(settings.models.folder)
     except OffhookError as error:
-        yield _finding(error)
+        yield _finding(error, "install offhook again")
         return
     for model_id in needed_models(settings, agents):
         try:
             verified = await store.verify(model_id)
         except OffhookError as error:
-            yield _finding(error)
+            yield _finding(error, f"offhook models fetch {model_id}")
         else:
             yield Finding(
                 "ok", f"model {model_id}, {verified.size / 1e6:.0f} MB, every byte is right"
@@ -155,13 +184,15 @@ async def _models(settings: Settings, agents: Mapping[str, Agent]) -> AsyncItera
 
 def needed_models(settings: Settings, agents: Mapping[str, Agent]) -> list[str]:
     """What `serve` will open: the models of the settings and the piper voices of the agents."""
-    models = settings.models
-    wanted = [models.llm_model, models.turn_model]
-    if models.stt == "faster-whisper":
-        wanted.insert(0, models.stt_model)
+    models, remote = settings.models, settings.remote
+    wanted = []
+    if models.stt == "faster-whisper" or (models.stt == "openai" and remote.stt.fallback_to_local):
+        wanted.append(models.stt_model)
+    if models.llm == "llama.cpp" or remote.llm.fallback_to_local:
+        wanted.append(models.llm_model)
+    wanted.append(models.turn_model)
     for agent in agents.values():
-        for language in agent.languages:
-            voice = agent.voice(language)
+        for voice in voices_of(agent, settings):
             if voice.engine == "piper":
                 wanted.append(voice.voice or models.tts_model)
     return list(dict.fromkeys(wanted))
@@ -179,7 +210,7 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
         try:
             state = await db.schema_state(settings.database_url)
         except OffhookError as error:
-            yield _finding(error)
+            yield _finding(error, "correct `database`, see docs/settings.md")
         else:
             yield from_schema(state)
     if waiting.exists():
@@ -217,7 +248,7 @@ async def _asterisk(settings: Settings) -> AsyncIterator[Finding]:
             try:
                 await client.wait_connected(AMI_WAIT_S)
             except OffhookError as error:
-                yield _finding(error)
+                yield _finding(error, "compare [ami] with manager.conf; is Asterisk running?")
             else:
                 yield Finding("ok", f"AMI at {ami.host}:{ami.port} lets {ami.username} in")
                 for finding in await dialplan_check.check(client, settings):

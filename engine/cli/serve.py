@@ -8,7 +8,7 @@ from engine.cli import console
 
 
 def serve(context: typer.Context) -> None:
-    """Answer calls until SIGTERM; then let the live ones end."""
+    """Answer calls until SIGTERM; then let the live ones end. SIGHUP: read agents and routes anew."""
     import asyncio
 
     from engine.app import run
@@ -16,4 +16,4 @@ def serve(context: typer.Context) -> None:
 
     settings = console.settings_of(context)
     configure(settings.log_level, as_json=settings.log_json)
-    asyncio.run(run(settings))
+    asyncio.run(run(settings, reread=lambda: console.settings_of(context)))

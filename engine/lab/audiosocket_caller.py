@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 
 from engine.aio import cancel_and_wait
+from engine.lab.caller import Caller
 from engine.lab.timeline import Timeline
 from engine.media.frame import FRAME_S, Samples
 from engine.telephony.audiosocket_codec import Audio, Decoder, Hangup
@@ -51,7 +52,7 @@ async def agi_step(
     return variables
 
 
-class AudioSocketCaller:
+class AudioSocketCaller(Caller):
     """One call. Sends a frame every 20 ms for its whole life and keeps all it hears, with times."""
 
     _reader: asyncio.StreamReader
@@ -59,16 +60,13 @@ class AudioSocketCaller:
     _tasks: list[asyncio.Task[None]]
 
     def __init__(self) -> None:
+        super().__init__()
         self.heard = Timeline()
         self.said = Timeline()
-        self.ended = asyncio.Event()
         self.variables: dict[str, str] = {}
         self.answered_at = 0.0
         self._queue: list[Samples] = []
         self._drained = asyncio.Event()
-        self._now = asyncio.get_running_loop().time
-        self._last_sent = 0.0
-        self._first_sent: float | None = None
 
     @classmethod
     async def call(cls, agi: tuple[str, int], called: str) -> Self:
@@ -88,7 +86,6 @@ class AudioSocketCaller:
         return self
 
     async def play(self, samples: Samples) -> tuple[float, float]:
-        """Speak 8 kHz samples; returns when the first and the last loud frame began to sound."""
         padded = np.concatenate((samples, np.zeros(-len(samples) % FRAME_SAMPLES, np.int16)))
         self._drained.clear()
         began = self._now()
@@ -97,25 +94,7 @@ class AudioSocketCaller:
         ended = asyncio.create_task(self.ended.wait())
         await asyncio.wait({drained, ended}, return_when=asyncio.FIRST_COMPLETED)
         await cancel_and_wait(drained, ended)
-        loud = self.said.loud(began)
-        return (loud[0], loud[-1] + FRAME_S) if loud else (began, self._now())
-
-    async def wait_for_sound(self, since: float, timeout_s: float) -> float | None:
-        """When the agent's next sound began; None if it stayed silent."""
-        deadline = self._now() + timeout_s
-        while self._now() < deadline and not self.ended.is_set():
-            if (found := self.heard.first_sound(since)) is not None:
-                return found
-            await asyncio.sleep(FRAME_S)
-        return self.heard.first_sound(since)
-
-    async def wait_for_quiet(self, quiet_s: float, timeout_s: float) -> bool:
-        deadline = self._now() + timeout_s
-        while self._now() < deadline and not self.ended.is_set():
-            if self.heard.quiet_for(self._now()) >= quiet_s:
-                return True
-            await asyncio.sleep(FRAME_S)
-        return False
+        return self._sounded(began)
 
     def press(self, key: str) -> None:
         self._writer.write(b"\x03\x00\x01" + key.encode())
@@ -129,7 +108,7 @@ class AudioSocketCaller:
     async def _send(self) -> None:
         due = self._now()
         silence = np.zeros(FRAME_SAMPLES, np.int16)
-        while True:
+        while not self.ended.is_set():
             frame = self._queue.pop(0) if self._queue else silence
             self.said.add(self._now(), frame)
             pcm = frame.astype("<i2").tobytes()
@@ -152,6 +131,7 @@ class AudioSocketCaller:
                     if isinstance(event, Audio):
                         self.heard.add(now, np.frombuffer(event.pcm, "<i2"))
                     elif isinstance(event, Hangup):
+                        self.ended.set()
                         self._writer.write_eof()
                         return
         finally:

@@ -19,6 +19,7 @@ from collections import deque
 import numpy as np
 
 from engine.lab.g711 import RATE
+from engine.lab.timeline import Timeline
 from engine.media.frame import Samples
 
 SOUND_RMS = 150.0
@@ -43,7 +44,8 @@ class Playout:
     def __init__(self) -> None:
         self.packets: list[tuple[float, Samples]] = []
         """Every packet as it came: (arrival, samples)."""
-        self._placed: list[tuple[float, Samples]] = []
+        self.placed = Timeline()
+        """The packets where they are heard."""
         self._anchor: tuple[float, int] | None = None  # (time, RTP timestamp) of the spurt's start
         self._behind: deque[float] = deque(maxlen=_STEADY)
         self._ssrc = 0
@@ -55,7 +57,7 @@ class Playout:
         at = self._place(arrived_at, ssrc, timestamp)
         if at is None:
             return
-        self._placed.append((at, samples))
+        self.placed.add(at, samples)
         end = (timestamp + len(samples)) & 0xFFFFFFFF
         if self._anchor == (at, timestamp) or _signed(end - self._next) > 0:
             self._next = end
@@ -88,7 +90,7 @@ class Playout:
         """All sound from `start` to `end`, gaps as zeros: round((end - start) * 8000) samples."""
         length = max(0, round((end - start) * RATE))
         sound = np.zeros(length, dtype=np.int16)
-        for at, samples in self._placed:
+        for at, samples in self.placed:
             offset = round((at - start) * RATE)
             low, high = max(0, offset), min(length, offset + len(samples))
             if low < high:

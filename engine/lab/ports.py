@@ -12,6 +12,9 @@ from pathlib import Path
 from engine.errors import AsteriskError
 
 _FIRST, _LAST, _SIZE = 12_000, 32_000, 400
+_RTP = 10
+CALLS = (_SIZE - _RTP) // 2
+"""One telephone's call takes two ports, for RTP and RTCP."""
 _HOST = "127.0.0.1"
 
 
@@ -25,7 +28,7 @@ class PortBlock:
         self.trunk = base + 3
         self.ami = base + 4
         self.http = base + 5
-        self.rtp = (base + 10, base + _SIZE - 1)
+        self.rtp = (base + _RTP, base + _SIZE - 1)
 
     def release(self) -> None:
         self._guard.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from engine.media.frame import FRAME_S, Samples
@@ -23,17 +25,16 @@ class Timeline:
         self._at.append(at)
         self._frames.append(samples)
 
+    def __iter__(self) -> Iterator[tuple[float, Samples]]:
+        return zip(self._at, self._frames, strict=True)
+
     @property
     def frames(self) -> int:
         return len(self._frames)
 
     def loud(self, since: float = 0.0, until: float = float("inf")) -> list[float]:
         """When each loud frame between two moments began."""
-        return [
-            at
-            for at, frame in zip(self._at, self._frames, strict=True)
-            if since <= at <= until and rms(frame) > LOUD
-        ]
+        return [at for at, frame in self if since <= at <= until and rms(frame) > LOUD]
 
     def first_sound(self, since: float) -> float | None:
         """The first loud frame that is followed by another, so that a click does not count."""
@@ -59,25 +60,6 @@ class Timeline:
             if rms(frame) > LOUD:
                 return now - at
         return now - self._at[0] if self._at else 0.0
-
-    def samples(self, start: float, end: float | None = None) -> Samples:
-        """The sound from `start` on, gaps filled with silence."""
-        if not self._at:
-            return np.zeros(0, np.int16)
-        end = self._at[-1] + FRAME_S if end is None else end
-        out = np.zeros(max(0, round((end - start) * RATE)), np.int16)
-        place = 0
-        for at, frame in zip(self._at, self._frames, strict=True):
-            wanted = round((at - start) * RATE)
-            # Contiguous unless the gap is larger than jitter explains.
-            place = wanted if wanted - place > RATE * 0.06 else max(place, wanted - RATE // 50)
-            if place < 0 or place >= len(out):
-                place = max(place, 0)
-                continue
-            piece = frame[: len(out) - place]
-            out[place : place + len(piece)] = piece
-            place += len(piece)
-        return out
 
 
 def rms(samples: Samples) -> float:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Mapping
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,12 @@ class Notifier:
     def ready(self) -> None:
         """Calls can come."""
         self._send("READY=1")
+
+    def reloading(self) -> None:
+        """The files are being read anew; `ready` follows, whatever became of it."""
+        # systemd tells this reload from an earlier one by the time (sd_notify(3), Type=notify-reload).
+        now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={now_us}")
 
     def stopping(self, limit_s: float = 0.0) -> None:
         """No more calls. `limit_s` asks for that much time, where TimeoutStopSec of the unit is shorter."""

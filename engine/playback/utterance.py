@@ -60,7 +60,7 @@ class _Sentence:
     frames: list[bytes] = field(default_factory=list)
     samples: int = 0
     complete: bool = False
-    """No more sound will come."""
+    """No more sound will come, or is wanted."""
     whole: bool = False
     """All its sound came."""
     head: int = 0
@@ -141,6 +141,23 @@ class Utterance:
                 sentence.head = _word_start(sentence.frames, sentence.head)
                 self._faded_in = False
 
+    def skip(self) -> None:
+        """Say no more of the sentences so far; those said later are played. Also ends a pause."""
+        if self.done:
+            return
+        fade = self.state == "playing"
+        for sentence in self._sentences[self._current :]:
+            if sentence.complete and sentence.head >= len(sentence.frames):
+                continue
+            rest = sentence.frames[sentence.head : sentence.head + 1]
+            del sentence.frames[sentence.head :]
+            if fade and sentence.head:
+                sentence.frames += [_faded(pcm, self.rate, out=True) for pcm in rest]
+            sentence.complete, sentence.whole = True, False
+        if self.state == "paused":
+            self.state = "playing" if self.first_frame_at is not None else "queued"
+        self._room.set()
+
     async def wait(self) -> None:
         """Until played out or interrupted."""
         await self._done.wait()
@@ -159,6 +176,12 @@ class Utterance:
     def buffered_frames(self) -> int:
         """Frames made and not yet taken by the player."""
         return sum(len(s.frames) - s.head for s in self._sentences[self._current :])
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds of sound that the player has not taken; None while more may come."""
+        made = all(sentence.complete for sentence in self._sentences)
+        return self.buffered_frames * FRAME_MS / 1000 if self._finished and made else None
 
     @property
     def heard(self) -> tuple[HeardSentence, ...]:
@@ -205,11 +228,16 @@ class Utterance:
     # -- inside ---------------------------------------------------------------------------------
 
     async def _take(self, sentence: _Sentence, sound: AsyncIterator[Pcm]) -> None:
-        if self._done.is_set():
+        def unwanted() -> bool:
+            return self.done or sentence.complete
+
+        if unwanted():
             return
         resampler: StreamResampler | None = None
         rest: Samples = np.zeros(0, dtype=np.int16)
         async for pcm in sound:
+            if unwanted():
+                return
             if resampler is None:
                 resampler = StreamResampler(pcm.rate, self.rate)
             stretch = max(1, int(pcm.rate * _STRETCH_S))
@@ -218,15 +246,17 @@ class Utterance:
                 rest = self._cut(sentence, np.concatenate((rest, out)))
                 await asyncio.sleep(0)
                 await self._wait_for_room()
-                if self._done.is_set():
+                if unwanted():
                     return
-        if resampler is not None and not self._done.is_set():
+        if unwanted():
+            return
+        if resampler is not None:
             rest = self._cut(sentence, np.concatenate((rest, resampler.finish())))
             if len(rest):
                 padding = np.zeros(self._frame_samples - len(rest), dtype=np.int16)
                 self._cut(sentence, np.concatenate((rest, padding)))
                 sentence.samples -= len(padding)
-        sentence.whole = not self._done.is_set()
+        sentence.whole = True
 
     def _cut(self, sentence: _Sentence, samples: Samples) -> Samples:
         """Append whole frames to the sentence; what is left over comes back."""

@@ -93,6 +93,12 @@ class CallStore:
             values["recording"] = recording
         self._writer.put(Record("update", "calls", _columns(values)))
 
+    def recording_kept(self, call_id: str, recording: str) -> None:
+        """The recording is in another file now."""
+        self._writer.put(
+            Record("update", "calls", _columns({"id": call_id, "recording": recording}))
+        )
+
     def call_finished(
         self, call_id: str, outcome: str, reason: str, ended_at: dt.datetime, next_step: str
     ) -> None:

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
-    """A TextToSpeech that also knows how fast to speak: Piper, Espeak and the cache around them."""
+    """A TextToSpeech that also knows how fast to speak: Piper, Espeak, a server's, the cache around them."""
 
     name: str
 
@@ -56,11 +56,23 @@ class PhraseCache:
     def bytes(self) -> int:
         return self._bytes
 
+    def know(self, phrases: Iterable[Phrase]) -> None:
+        """Keep these when they are made."""
+        self._known.update(phrase for phrase in phrases if phrase.text.strip())
+
+    def has(self, phrase: Phrase) -> bool:
+        """Whether the phrase needs no engine."""
+        return phrase in self._sounds
+
+    async def load(self) -> None:
+        """Load the engine alone. Raises what the engine raises."""
+        await self._engine.warm()
+
     async def warm(self, phrases: Iterable[Phrase] = ()) -> None:
         """Load the engine and make the phrases. Raises what the engine raises."""
-        await self._engine.warm()
         wanted = [phrase for phrase in phrases if phrase.text.strip()]
-        self._known.update(wanted)
+        self.know(wanted)
+        await self.load()
         for phrase in wanted:
             if phrase not in self._sounds:
                 self._keep(phrase, [pcm async for pcm in self._make(phrase)])

@@ -8,6 +8,7 @@ from engine.config import Agent
 from engine.errors import ConfigError
 from engine.media.frame import Pcm
 from engine.tts.cache import Engine, Phrase, PhraseCache
+from engine.tts.failover import Failover
 
 
 class Voices:
@@ -25,9 +26,11 @@ class Voices:
         for language in agent.languages:
             wanted = agent.voice(language).engine
             if wanted not in engines:
+                others = f"set [voices.{language}] engine to one of: {', '.join(engines)}"
+                server = ["set base_url and model under [remote.tts], see docs/remote.md"]
                 raise ConfigError(
                     f"agent {agent.id} speaks {language} with {wanted}, which is not available",
-                    how_to_fix=[f"set [voices.{language}] engine to one of: {', '.join(engines)}"],
+                    how_to_fix=[*(server if wanted == "openai" else []), others],
                 )
 
     def speak(self, text: str, *, voice: str = "", language: str) -> AsyncIterator[Pcm]:
@@ -51,7 +54,7 @@ class Voices:
             ready.setdefault(settings.engine, []).append(phrase)
         for name, wanted in ready.items():
             engine = self._engines[name]
-            if isinstance(engine, PhraseCache):
+            if isinstance(engine, PhraseCache | Failover):
                 await engine.warm(wanted)
             else:
                 await engine.warm()

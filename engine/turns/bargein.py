@@ -6,15 +6,18 @@
     LISTENING  speech that is not our echo, for barge_in_ms             PAUSED     PauseAgent
                words, after some speech over the agent: a backchannel   LISTENING  -
                                                         other           IDLE       Interrupt
+               final words, a backchannel that may be an answer         IDLE       Interrupt
                a digit                                                  IDLE       Interrupt
     PAUSED     speech of 700 ms in all                                  IDLE       Interrupt
                words: other than a backchannel                          IDLE       Interrupt
+               final words: a backchannel that may be an answer         IDLE       Interrupt
                final words: only a backchannel, or nothing (a cough)    LISTENING  ResumeAgent
                resume_ms of silence and no words                        LISTENING  ResumeAgent
                a digit                                                  IDLE       Interrupt
 
 `agent_started` leads from IDLE to LISTENING, `agent_finished` from anywhere to IDLE. So "yes" is a mere
-backchannel only while the agent still speaks; said after the question it is an ordinary turn.
+backchannel only while the agent still speaks; said after the question it is an ordinary turn, and over the
+end of it, which whoever knows the reply tells with `answers`, too.
 """
 
 from __future__ import annotations
@@ -149,11 +152,14 @@ class BargeIn:
             self._spoken_s = 0.0
         return None
 
-    def words(self, at: float, text: str, final: bool) -> Action | None:
-        """What was understood so far of the caller's speech over the agent."""
+    def words(self, at: float, text: str, final: bool, *, answers: bool = False) -> Action | None:
+        """What was understood so far of the caller's speech over the agent.
+
+        `answers`: so little of the reply is left that even a backchannel is an answer to it.
+        """
         if self._state is _State.IDLE or self._last_speech is None:
             return None
-        if not self._is_backchannel(text):
+        if not self._is_backchannel(text) or (final and answers and _words(text)):
             return self._interrupt(at)
         # While the caller still speaks, "yeah" may become "yeah, but": more words will follow.
         still_speaking = at - self._last_speech < _GAP_S

@@ -101,6 +101,7 @@ class Endpointer:
         self._pause_id: int | None = None
         self._held = False
         self._probability: float | None = None
+        self._cut_at = 0.0
 
     @property
     def in_turn(self) -> bool:
@@ -115,7 +116,9 @@ class Endpointer:
             self._run_from = None
             return self._silence(at)
         if self._run_from is None:
-            self._run_from = at - FRAME_S if onset is None else onset
+            began = at - FRAME_S if onset is None else onset
+            # A run that a forced end has cut goes on as the next turn, from there.
+            self._run_from = max(began, self._cut_at)
         if at - self._run_from < _SHORTEST_S - _SLACK_S:
             return []
         return self._speech(at, self._run_from)
@@ -161,6 +164,7 @@ class Endpointer:
         if at - self._speech_from >= _LONGEST_S:
             events.append(TurnOver(at, self._speech_from, at, 0, forced=True))
             self._clear()
+            self._cut_at = at
         return events
 
     def _silence(self, at: float) -> list[TurnEvent]:

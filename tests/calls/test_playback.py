@@ -329,3 +329,70 @@ async def test_a_pause_with_a_lead_takes_back_what_the_far_side_dropped() -> Non
         utterance.resume()
         await utterance.wait()
     assert [(s.status, s.heard_ms) for s in utterance.heard] == [("played", 40), ("played", 400)]
+
+
+async def test_what_is_skipped_is_cut_and_what_is_said_later_is_played() -> None:
+    async with Call() as call:
+        utterance = Utterance(RATE, kind="reply")
+        call.player.play(utterance)
+        await utterance.say("One.", "en", sound(1000, 100))
+        await utterance.say("Two.", "en", sound(2000, 400))
+        await utterance.say("Three.", "en", sound(3000, 400))
+        await asyncio.sleep(0.205)
+        utterance.skip()
+        await asyncio.sleep(0.2)
+        assert utterance.left_s is None and not utterance.done
+        await utterance.say("Four.", "en", sound(4000, 100))
+        utterance.finish()
+        assert utterance.left_s == pytest.approx(0.1)
+        await utterance.wait()
+    assert [(s.status, s.heard_ms, s.total_ms) for s in utterance.heard] == [
+        ("played", 100, 100),
+        ("cut", 140, 400),
+        ("unheard", 0, 400),
+        ("played", 100, 100),
+    ]
+    assert utterance.state == "played" and utterance.left_s == 0
+    # The last frame of what was skipped fades out instead of clicking.
+    levels = [level for level in call.line.levels if level]
+    assert levels == [1000] * 5 + [2000] * 6 + [4000] * 5
+
+
+async def test_skipping_ends_a_pause_and_stops_the_voice() -> None:
+    closed = asyncio.Event()
+
+    async def endless() -> AsyncIterator[Pcm]:
+        try:
+            while True:
+                yield Pcm(np.full(800, 1000, dtype=np.int16), RATE)
+                await asyncio.sleep(0.05)
+        finally:
+            closed.set()
+
+    async with Call() as call:
+        utterance = Utterance(RATE, kind="reply")
+        call.player.play(utterance)
+        saying = asyncio.create_task(utterance.say("On and on.", "en", endless()))
+        await asyncio.sleep(0.305)
+        utterance.pause()
+        heard = utterance.heard[0].heard_ms
+        utterance.skip()
+        assert utterance.state == "playing"
+        await saying
+        assert closed.is_set()
+        await utterance.say("Next.", "en", sound(2000, 40))
+        utterance.finish()
+        await utterance.wait()
+        utterance.skip()
+    assert [(s.status, s.heard_ms) for s in utterance.heard] == [("cut", heard), ("played", 40)]
+
+
+async def test_what_is_left_of_a_reply_is_known_once_all_of_it_is_made() -> None:
+    utterance = Utterance(RATE, kind="reply")
+    assert utterance.left_s is None
+    await utterance.say("One.", "en", sound(1000, 100))
+    assert utterance.left_s is None
+    utterance.finish()
+    assert utterance.left_s == pytest.approx(0.1)
+    utterance.next_frame(0.0)
+    assert utterance.left_s == pytest.approx(0.08)

@@ -285,3 +285,34 @@ def test_thinking_holds_the_timer() -> None:
     assert ladder.tick(15, thinking=True, **quiet) is None
     assert ladder.tick(24.9, thinking=False, **quiet) is None
     assert ladder.tick(25, thinking=False, **quiet) is Step.REPROMPT
+
+
+def test_a_speech_cut_for_its_length_goes_on_as_a_turn_from_the_cut() -> None:
+    endpointer = Endpointer(POLICY)
+    events: list[TurnEvent] = []
+    for at, speech, _ in frames([Speaks(0.2, 40)], 45):
+        # The detector's run has not been broken, so its onset is far behind the cut.
+        events += endpointer.hear(at, speech, 0.2 if speech else None)
+    first, second = [event for event in events if isinstance(event, TurnOver)]
+    assert (first.forced, first.silence_ms) == (True, 0)
+    assert second.speech_from == first.speech_to == pytest.approx(28.2, abs=0.03)
+    assert second.speech_to == 40.0
+    assert [e.at for e in events if isinstance(e, SpeechStarted)] == [0.2, first.at]
+
+
+@pytest.mark.parametrize(("said", "resumed"), [("Yes.", False), ("mhm", False), ("", True)])
+def test_a_backchannel_may_answer_what_is_nearly_over(said: str, resumed: bool) -> None:
+    bargein = BargeIn(POLICY, ("en",))
+    bargein.agent_started()
+    for at, speech, _ in frames([Speaks(1.0, 1.3)], 1.6):
+        bargein.hear(at, speech)
+    action = bargein.words(1.6, said, final=True, answers=True)
+    assert isinstance(action, ResumeAgent if resumed else Interrupt)
+
+
+def test_an_interim_backchannel_is_no_answer_yet() -> None:
+    bargein = BargeIn(POLICY, ("en",))
+    bargein.agent_started()
+    for at, speech, _ in frames([Speaks(1.0, 1.3)], 1.6):
+        bargein.hear(at, speech)
+    assert bargein.words(1.6, "yes", final=False, answers=True) is None

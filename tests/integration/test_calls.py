@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,12 @@ import pytest_asyncio
 
 from engine.bench.speech import trimmed
 from engine.config import Settings, SilencePolicy, load_agents
-from engine.events import Event
-from engine.lab.softphone import PhoneCall, Softphone
+from engine.lab.softphone import Softphone
 from engine.lab.switchboard import Switchboard, switchboard
 from engine.lab.voice import festival, prompt
 from engine.media.frame import Pcm, Samples
 from engine.media.resample import resample
+from tests.integration.calling import Watch, after_greeting
 
 pytestmark = [
     pytest.mark.asterisk,
@@ -57,40 +57,6 @@ async def board(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Switc
         yield running
 
 
-class Watch:
-    """The engine's events while a test runs."""
-
-    def __init__(self, board: Switchboard) -> None:
-        self.events: list[Event] = []
-        self._board = board
-        board.engine.bus.listen(self.events.append)
-
-    def texts(self, kind: str) -> str:
-        return " ".join(event.data["text"] for event in self.events if event.type == kind)
-
-    def of(self, kind: str) -> list[Event]:
-        return [event for event in self.events if event.type == kind]
-
-    async def until(self, what: Callable[[], object], timeout: float = 20.0) -> None:
-        async with asyncio.timeout(timeout):
-            while not what():  # noqa: ASYNC110 - the engine's events have no one to wait on
-                await asyncio.sleep(0.02)
-
-    async def finished(self) -> Event:
-        await self.until(lambda: self.of("call.finished"))
-        await self._board.engine.store.flush()
-        return self.of("call.finished")[0]
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def phone(board: Switchboard) -> AsyncIterator[Softphone]:
-    async with Softphone("caller") as phone:
-        yield phone
-    async with asyncio.timeout(20):
-        while len(board.engine.desk):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-
-
 async def spoken(board: Switchboard, text: str) -> Samples:
     """A caller's English: the Piper voice, a tenth faster."""
     chunks = [c async for c in board.engine.parts.voices["reception"].speak(text, language="en")]
@@ -98,13 +64,8 @@ async def spoken(board: Switchboard, text: str) -> Samples:
     return trimmed(resample(raw, 8000).samples)
 
 
-async def after_greeting(call: PhoneCall) -> None:
-    await call.wait_for_sound(10)
-    await call.wait_for_silence(800, 30)
-
-
 async def test_a_caller_is_understood_and_answered(board: Switchboard, phone: Softphone) -> None:
-    watch = Watch(board)
+    watch = Watch(board.engine)
     question = await spoken(board, "How much does it cost to fit four tyres?")
     call = await phone.call(board.pbx.uri("700"))
     await after_greeting(call)
@@ -130,7 +91,7 @@ async def test_a_caller_is_understood_and_answered(board: Switchboard, phone: So
 
 
 async def test_the_caller_interrupts(board: Switchboard, phone: Softphone) -> None:
-    watch = Watch(board)
+    watch = Watch(board.engine)
     call = await phone.call(board.pbx.uri("702"))
     await call.wait_for_sound(10)
     await asyncio.sleep(1.5)
@@ -150,7 +111,7 @@ async def test_the_caller_interrupts(board: Switchboard, phone: Softphone) -> No
 
 
 async def test_a_backchannel_does_not_stop_the_agent(board: Switchboard, phone: Softphone) -> None:
-    watch = Watch(board)
+    watch = Watch(board.engine)
     call = await phone.call(board.pbx.uri("702"))
     await call.wait_for_sound(10)
     await asyncio.sleep(1.0)
@@ -163,7 +124,7 @@ async def test_a_backchannel_does_not_stop_the_agent(board: Switchboard, phone: 
 
 
 async def test_a_person_is_asked_for_and_comes(board: Switchboard, phone: Softphone) -> None:
-    watch = Watch(board)
+    watch = Watch(board.engine)
     wish = await spoken(board, "I would like to speak to a real person, please.")
     async with Softphone("operator", sip_port=board.pbx.operator_port, auto_answer=True) as desk:
         call = await phone.call(board.pbx.uri("700"))
@@ -186,7 +147,7 @@ async def test_a_person_is_asked_for_and_comes(board: Switchboard, phone: Softph
 
 
 async def test_keys_are_words_too(board: Switchboard, phone: Softphone) -> None:
-    watch = Watch(board)
+    watch = Watch(board.engine)
     call = await phone.call(board.pbx.uri("702"))
     await call.wait_for_sound(10)
     await call.send_dtmf("42#")
@@ -198,7 +159,7 @@ async def test_keys_are_words_too(board: Switchboard, phone: Softphone) -> None:
 
 
 async def test_nobody_speaks(board: Switchboard, phone: Softphone) -> None:
-    watch = Watch(board)
+    watch = Watch(board.engine)
     call = await phone.call(board.pbx.uri("703"))
     await asyncio.wait_for(call.ended.wait(), 30)
     finished = await watch.finished()
@@ -215,7 +176,7 @@ async def test_nobody_speaks(board: Switchboard, phone: Softphone) -> None:
 
 async def test_silence_on_the_wire_is_no_dead_line(board: Switchboard, phone: Softphone) -> None:
     """A caller whose telephone sends no packets at all is still talked to."""
-    watch = Watch(board)
+    watch = Watch(board.engine)
     call = await phone.call(board.pbx.uri("703"), muted_rtp=True)
     await asyncio.wait_for(call.ended.wait(), 30)
     assert (await watch.finished()).data["result"] == "silence"
@@ -223,7 +184,7 @@ async def test_silence_on_the_wire_is_no_dead_line(board: Switchboard, phone: So
 
 @pytest.mark.parametrize("state", ["greeting", "listening", "thinking", "speaking"])
 async def test_the_caller_hangs_up(board: Switchboard, phone: Softphone, state: str) -> None:
-    watch = Watch(board)
+    watch = Watch(board.engine)
     call = await phone.call(board.pbx.uri("700"))
     await call.wait_for_sound(10)
     if state != "greeting":
@@ -242,7 +203,7 @@ async def test_the_caller_hangs_up(board: Switchboard, phone: Softphone, state: 
 
 
 async def test_over_chan_websocket(board: Switchboard, phone: Softphone) -> None:
-    watch = Watch(board)
+    watch = Watch(board.engine)
     question = await spoken(board, "What is your address?")
     call = await phone.call(board.pbx.uri("800"))
     await after_greeting(call)
@@ -256,7 +217,7 @@ async def test_over_chan_websocket(board: Switchboard, phone: Softphone) -> None
 
 
 async def test_in_russian(board: Switchboard, phone: Softphone) -> None:
-    watch = Watch(board)
+    watch = Watch(board.engine)
     question = await asyncio.to_thread(festival, "Скажите мне ваш адрес, пожалуйста.")
     wish = await asyncio.to_thread(festival, "Я хочу поговорить с человеком.")
     async with Softphone("operator", sip_port=board.pbx.operator_port, auto_answer=True) as desk:
@@ -277,7 +238,7 @@ async def test_in_russian(board: Switchboard, phone: Softphone) -> None:
 
 async def test_asterisk_restarts_in_mid_call(board: Switchboard, phone: Softphone) -> None:
     """The call is lost, its record is not, and the next call works."""
-    watch = Watch(board)
+    watch = Watch(board.engine)
     call = await phone.call(board.pbx.uri("702"))
     await call.wait_for_sound(10)
     await board.pbx.restart()

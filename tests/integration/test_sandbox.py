@@ -2,46 +2,18 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engine.lab.asterisk_install import AsteriskMissing, find_asterisk
 from engine.lab.sandbox import Sandbox
 from engine.lab.sipp import SippOperator
 from engine.lab.softphone import CallFailed, Softphone
 from engine.lab.voice import VoiceMissing, festival, joined, prompt, transcripts
-from engine.media.frame import Samples
+from tests.integration.calling import NO_ENGINE, correlation
 
 pytestmark = pytest.mark.asterisk
-
-# Nobody listens there: the sandbox must stand without an engine.
-NO_ENGINE = {"agi": "127.0.0.1:9", "audiosocket": "127.0.0.1:9", "websocket_port": 9}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _asterisk_is_here() -> None:
-    try:
-        find_asterisk()
-    except AsteriskMissing as error:
-        pytest.skip(f"{error.message}; {error.how_to_fix[0]}")
-
-
-@pytest.fixture
-async def pbx(tmp_path: Path) -> AsyncIterator[Sandbox]:
-    async with Sandbox(tmp_path, **NO_ENGINE) as sandbox:
-        yield sandbox
-
-
-def correlation(sent: Samples, heard: Samples) -> float:
-    """Pearson's r of `sent` and the stretch of `heard` that fits it best."""
-    size = 1 << (len(sent) + len(heard)).bit_length()
-    a, b = sent.astype(float), heard.astype(float)
-    product = np.fft.irfft(np.fft.rfft(b, size) * np.conj(np.fft.rfft(a, size)), size)
-    lag = int(np.argmax(product[: len(heard) - len(sent) + 1]))
-    return float(np.corrcoef(a, b[lag : lag + len(sent)])[0, 1])
 
 
 async def test_echo_returns_human_speech_and_keys(pbx: Sandbox) -> None:
@@ -126,21 +98,6 @@ async def test_an_unknown_number(pbx: Sandbox) -> None:
         with pytest.raises(CallFailed) as caught:
             await phone.call(pbx.uri("555"))
         assert caught.value.status == 404
-
-
-async def test_without_an_engine_the_menu_answers_and_0_rings_the_operator(pbx: Sandbox) -> None:
-    menu = prompt("vm-reachoper").samples
-    async with (
-        Softphone("caller") as phone,
-        Softphone("operator", sip_port=pbx.operator_port, auto_answer=True) as desk,
-    ):
-        call = await phone.call(pbx.uri("100"))
-        await call.wait_for_sound()
-        await call.play(np.zeros(len(menu) + 4000, np.int16))
-        assert correlation(menu, call.heard()) > 0.99
-        await call.send_dtmf("0")
-        operator = await desk.incoming()
-        await operator.hang_up()
 
 
 async def test_901_dials_the_engine_without_asking_it(tmp_path: Path) -> None:

@@ -12,30 +12,25 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
-
-from engine.aio import backoff
 from engine.dialog.llm.base import Delta, Message, TextDelta, ToolCall, ToolSpec, Usage
-from engine.dialog.llm.messages import one_system
+from engine.dialog.llm.messages import drop_oldest, one_system
 from engine.dialog.llm.tool_format import ToolCallScanner, parse_call
-from engine.errors import ModelError, ModelTimeout
+from engine.errors import ModelError
+from engine.inference.model_server import ModelBusy, ModelRefused, ModelServer, drain, within
 
 log = logging.getLogger(__name__)
 
-_RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _MAX_EVENT = 1 << 20
-
-
-class ModelRefused(ModelError):
-    """The server answered that the request itself is wrong (a key, a model's name, a field)."""
-
-    code = "MODEL_REFUSED"
-    retryable = False
+_TOO_LONG = ("context_length_exceeded", "exceed_context_size_error")
+_OPTIONAL = ("max_tokens", "temperature", "stream_options")
+"""Fields that some servers or models refuse; answers come without them as well."""
+CALL_TOKENS = 256
+"""A tool call may take this many tokens, however short spoken replies are."""
 
 
 @dataclass(slots=True)
@@ -50,30 +45,37 @@ class _Answer:
     calls: dict[int, dict[str, str]] = field(default_factory=dict)
     written: str = ""
     """A call the model wrote into its text, from its beginning on."""
+    finished: bool = False
+    """The model came to its end: what follows is only usage."""
 
 
 class OpenAiCompatible:
-    """`base_url` ends before `/chat/completions`. `timeout_s` bounds the wait for the answer's end."""
+    """LanguageModel over a ModelServer, which is closed with it."""
 
     def __init__(
         self,
-        base_url: str,
+        server: ModelServer,
         model: str,
         *,
-        api_key: str = "",
+        extra: Mapping[str, Any] | None = None,
         temperature: float = 0.2,
+        first_token_s: float = 30.0,
         timeout_s: float = 30.0,
-        attempts: int = 3,
-        first_wait_s: float = 0.3,
+        patient: bool = False,
     ) -> None:
+        """`first_token_s` bounds the wait for a reply's first token, `timeout_s` that for all of it.
+
+        `extra` goes into each request as it is. `patient`: a server that is busy and names a time within
+        the deadline is asked again after it; else that is an error, for a caller who has another model.
+        """
         self.name = model
-        self._url = base_url.rstrip("/") + "/chat/completions"
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._server = server
+        self._extra = dict(extra or {})
         self._temperature = temperature
+        self._first_token_s = first_token_s
         self._timeout_s = timeout_s
-        self._attempts = attempts
-        self._first_wait_s = first_wait_s
-        self._session: aiohttp.ClientSession | None = None
+        self._patient = patient
+        self._refused: set[str] = set()
 
     async def reply(
         self,
@@ -85,20 +87,12 @@ class OpenAiCompatible:
         committed: asyncio.Event | None = None,
     ) -> AsyncGenerator[Delta, None]:
         """See LanguageModel.reply. The server keeps its own prefix cache; `cache_key` is not sent."""
-        body = self._body(messages, tools, max_tokens)
-        left = self._timeout_s
-        async with aclosing(self._attempt_all(body, tools)) as deltas:
-            while True:
-                since = time.monotonic()
-                try:
-                    async with asyncio.timeout(left):
-                        delta = await anext(deltas)
-                except StopAsyncIteration:
-                    return
-                except TimeoutError as error:
-                    raise ModelTimeout(f"no answer within {self._timeout_s:g} s") from error
-                left -= time.monotonic() - since
-                yield delta
+        answers = self._ask(messages, tools, max_tokens)
+        timed = within(answers, first_s=self._first_token_s, total_s=self._timeout_s)
+        async with aclosing(answers), aclosing(timed):
+            async for delta in timed:
+                if delta is not None:
+                    yield delta
 
     async def warm(
         self,
@@ -107,72 +101,96 @@ class OpenAiCompatible:
         *,
         cache_key: str = "",
     ) -> None:
-        """One token, so that the server loads the model and keeps the prefix.
+        """One token, so that the server loads the model and keeps the prefix; it may take its time.
 
         A conversation is not read ahead: a server may charge for it, and keeps prefixes as it likes.
         """
         if cache_key:
             return
-        asked = [*messages, Message("user", "Hello.")]
-        async with aclosing(self.reply(asked, tools, max_tokens=1)) as deltas:
-            async for _ in deltas:
+        answers = self._ask([*messages, Message("user", "Hello.")], tools, 1, whole=False)
+        timed = within(answers, first_s=self._timeout_s, total_s=self._timeout_s)
+        async with aclosing(answers), aclosing(timed):
+            async for _ in timed:
                 pass
 
     async def forget(self, cache_key: str) -> None:
         """Nothing is kept here."""
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._server.close()
 
-    async def _attempt_all(
-        self, body: dict[str, Any], tools: Sequence[ToolSpec]
-    ) -> AsyncGenerator[Delta, None]:
-        waits = backoff(self._first_wait_s, 5.0)
-        for attempt in range(1, self._attempts + 1):
-            begun = False
+    async def _ask(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSpec],
+        max_tokens: int,
+        *,
+        whole: bool = True,
+    ) -> AsyncGenerator[Delta | None, None]:
+        """The answer, asked for again in another way where the server says what it does not take."""
+        while True:
+            # A tool call may be longer than what is to be spoken, which is cut below.
+            limit = max(max_tokens, CALL_TOKENS) if tools and whole else max_tokens
+            body = self._body(messages, tools, limit)
             try:
-                async with aclosing(self._attempt(body, tools)) as deltas:
+                async with aclosing(self._answer(body, tools, max_tokens, whole)) as deltas:
                     async for delta in deltas:
-                        begun = True
                         yield delta
                 return
-            except ModelError as error:
-                # Words already given out cannot be taken back, so no second answer after them.
-                if begun or not error.retryable or attempt == self._attempts:
+            except ModelRefused as error:
+                if error.param in _OPTIONAL and error.param not in self._refused:
+                    self._refused.add(error.param)
+                elif _is_too_long(error) and (shorter := drop_oldest(messages)) is not None:
+                    messages = shorter
+                else:
                     raise
-                log.info("asking the model server again", extra={"attempt": attempt})
-            await asyncio.sleep(next(waits))
+                log.info("asking the model server in another way", extra={"param": error.param})
+            except ModelBusy as error:
+                if not self._patient or not 0 < error.retry_after_s < self._first_token_s:
+                    raise
+                log.info("the model server is busy", extra={"retry_after_s": error.retry_after_s})
+                await asyncio.sleep(error.retry_after_s)
 
-    async def _attempt(
-        self, body: dict[str, Any], tools: Sequence[ToolSpec]
-    ) -> AsyncGenerator[Delta, None]:
+    async def _answer(
+        self, body: dict[str, Any], tools: Sequence[ToolSpec], max_tokens: int, whole: bool
+    ) -> AsyncGenerator[Delta | None, None]:
+        """One answer. None says that the model has begun, though with nothing to give out yet.
+
+        Not `whole`: the answer is not looked at. Raises ModelError, also when the stream breaks off.
+        """
         answer = _Answer(time.monotonic())
         scanner = ToolCallScanner([tool.name for tool in tools])
-        try:
-            async with self._client().post(self._url, json=body, headers=self._headers) as response:
-                if response.status != 200:
-                    raise await _refusal(response)
-                async for data in events(response.content.iter_any()):
-                    if data == "[DONE]":
-                        break
-                    text = _take(answer, data)
-                    if scanner.opening is not None:
-                        answer.written += text
-                    elif spoken := scanner.feed(text):
-                        yield TextDelta(spoken)
-                    if scanner.opening is not None and not answer.written:
-                        answer.written = scanner.opening.tail
-                else:
-                    if not answer.completion_tokens and not answer.first_token_ms:
-                        raise ModelError("the model server closed the connection before answering")
-        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
-            raise ModelError(f"the model server cannot be reached: {error}") from error
+        said = 0
+        async with (
+            self._server.post("/chat/completions", body=body) as response,
+            aclosing(events(response.content.iter_any())) as stream,
+        ):
+            async for data in stream:
+                if data == "[DONE]":
+                    answer.finished = True
+                    await drain(response)
+                    break
+                waiting = not answer.first_token_ms
+                text = _take(answer, data)
+                if waiting and answer.first_token_ms:
+                    yield None
+                if scanner.opening is not None:
+                    answer.written += text
+                elif spoken := scanner.feed(text):
+                    said += 1
+                    yield TextDelta(spoken)
+                if scanner.opening is not None and not answer.written:
+                    answer.written = scanner.opening.tail
+                if said >= max_tokens and whole and scanner.opening is None:
+                    answer.finished = True
+                    break
+        if not answer.finished:
+            raise ModelError("the model server broke off its answer")
         if scanner.opening is None and (rest := scanner.end()):
             yield TextDelta(rest)
-        for call in _calls(answer, {tool.name for tool in tools}):
-            yield call
+        if whole:
+            for call in _calls(answer, {tool.name for tool in tools}):
+                yield call
         yield Usage(
             answer.prompt_tokens,
             answer.completion_tokens,
@@ -180,23 +198,21 @@ class OpenAiCompatible:
             answer.first_token_ms,
         )
 
-    def _client(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=5.0)
-            self._session = aiohttp.ClientSession(timeout=timeout)
-        return self._session
-
     def _body(
-        self, messages: Sequence[Message], tools: Sequence[ToolSpec], max_tokens: int
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec], limit: int
     ) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self.name,
             "messages": [_message(message) for message in one_system(messages)],
-            "max_tokens": max_tokens,
-            "temperature": self._temperature,
             "stream": True,
             "stream_options": {"include_usage": True},
+            "max_tokens": limit,
+            "temperature": self._temperature,
         }
+        for field_ in self._refused:
+            del body[field_]
+        if "max_tokens" in self._refused:
+            body["max_completion_tokens"] = limit
         if tools:
             body["tools"] = [
                 {
@@ -209,7 +225,7 @@ class OpenAiCompatible:
                 }
                 for tool in tools
             ]
-        return body
+        return body | self._extra
 
 
 async def events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
@@ -254,8 +270,18 @@ def _take(answer: _Answer, data: str) -> str:
         raise ModelError("the model server sent an event that is not an object")
     if event.get("error"):
         detail = event["error"]
-        text = detail.get("message", "") if isinstance(detail, dict) else str(detail)
-        raise ModelError(f"the model server failed: {text[:200]}")
+        told = str(detail.get("message", "") if isinstance(detail, dict) else detail)
+        raise ModelError(f"the model server failed: {told.partition(chr(10))[0][:200]}")
+    try:
+        text = _add(answer, event)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelError("the model server sent an event of another form") from error
+    if (text or answer.calls) and not answer.first_token_ms:
+        answer.first_token_ms = (time.monotonic() - answer.asked) * 1000
+    return text
+
+
+def _add(answer: _Answer, event: dict[str, Any]) -> str:
     if usage := event.get("usage"):
         answer.prompt_tokens = int(usage.get("prompt_tokens") or 0)
         answer.completion_tokens = int(usage.get("completion_tokens") or 0)
@@ -263,18 +289,22 @@ def _take(answer: _Answer, data: str) -> str:
         answer.cached_tokens = int(details.get("cached_tokens") or 0)
     text = ""
     for choice in event.get("choices") or ():
+        answer.finished = answer.finished or bool(choice.get("finish_reason"))
         delta = choice.get("delta") or {}
         text += delta.get("content") or ""
-        for index, piece in enumerate(delta.get("tool_calls") or ()):
+        for place, piece in enumerate(delta.get("tool_calls") or ()):
+            index = piece.get("index")
             known = answer.calls.setdefault(
-                piece.get("index", index), {"id": "", "name": "", "arguments": ""}
+                place if index is None else index, {"id": "", "name": "", "arguments": ""}
             )
             function = piece.get("function") or {}
+            # Only the arguments come in pieces; some servers repeat the rest in each.
             known["id"] = known["id"] or piece.get("id") or ""
-            known["name"] += function.get("name") or ""
-            known["arguments"] += function.get("arguments") or ""
-    if (text or answer.calls) and not answer.first_token_ms:
-        answer.first_token_ms = (time.monotonic() - answer.asked) * 1000
+            known["name"] = known["name"] or function.get("name") or ""
+            arguments = function.get("arguments") or ""
+            if isinstance(arguments, dict):
+                arguments = json.dumps(arguments, ensure_ascii=False)
+            known["arguments"] += arguments
     return text
 
 
@@ -297,14 +327,9 @@ def _calls(answer: _Answer, known: set[str]) -> list[ToolCall]:
     return calls
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> ModelError:
-    text = (await response.text(errors="replace"))[:300]
-    message = f"the model server answered {response.status}: {text}"
-    if response.status in _RETRIED:
-        return ModelError(message)
-    return ModelRefused(
-        message, how_to_fix=["check the address, the key and the model's name in the settings"]
-    )
+def _is_too_long(error: ModelRefused) -> bool:
+    # vLLM has no name for it, only a sentence.
+    return error.kind in _TOO_LONG or "maximum context length" in error.message
 
 
 def _message(message: Message) -> dict[str, Any]:

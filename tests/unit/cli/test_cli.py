@@ -321,6 +321,8 @@ async def test_doctor_says_what_is_wrong_with_the_settings(operator: Operator) -
     operator.settings("[limits]\ncalls = 'many'\n")
     told = await operator.run("doctor")
     assert told.status == 1 and "limits.calls" in told.out
+    told = await operator.run("doctor", OFFHOOK_AMI_SECRET="x")
+    assert told.status == 1 and "did you mean OFFHOOK_AMI__SECRET?" in told.out
 
 
 async def test_doctor_checks_agents_routes_disk_and_database(
@@ -341,6 +343,30 @@ async def test_doctor_checks_agents_routes_disk_and_database(
     assert any(title.startswith("the database refused some records") for title in found)
     assert any("free for var" in title for title in found)
     assert any(title.startswith("clock ") for title in found)
+
+
+async def test_doctor_says_what_to_do_about_everything_that_is_not_well(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(operator.folder)
+    monkeypatch.setattr("engine.cli.clock.is_synchronised", lambda: False)
+    troubles = {
+        "[[routes]]\nnumber = '1'\nagent = 'ghost'\n": "agent 'ghost', which does not exist",
+        "agents = 'nowhere'\n": "no agents in nowhere",
+        "database = '://'\n": "`database` is not an SQLAlchemy URL",
+        "database = 'mysql://x/y'\n": "which is not supported",
+        "[ami]\nport = 1\nsecret = 'x'\n": "",
+        "[models]\nllm_model = 'none'\n": "no model is called 'none'",
+    }
+    monkeypatch.setattr(checks, "AMI_WAIT_S", 0.3)
+    for text, sentence in troubles.items():
+        operator.settings(text)
+        found = await checks.everything(load_settings())
+        assert any(sentence in item.title and item.level == "error" for item in found), text
+        assert [item for item in found if item.level != "ok" and not item.how_to_fix] == []
+        assert "the clock is not synchronised: call records get wrong times" in [
+            item.title for item in found if item.level == "warn"
+        ]
 
 
 def test_the_models_needed_are_those_of_the_agents(operator: Operator) -> None:

@@ -2,51 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import re
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import BaseModel, SecretStr
-from pydantic.fields import FieldInfo
+import pytest
 
-import engine
 from engine.config import RouteSettings, Settings
+from tests.unit.docs.reference import DOCS, ROOT, blocks_of, declared, documented
 
-DOC = Path(engine.__file__).parent.parent / "docs" / "settings.md"
-
-
-def declared(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.default, BaseModel):
-            yield from declared(type(field.default), f"{prefix}{name}.")
-        elif name == "routes":
-            yield from declared(RouteSettings, "routes.")
-        else:
-            yield f"{prefix}{name}", written(field)
-
-
-def written(field: FieldInfo) -> str:
-    if field.is_required():
-        return "*required*"
-    value = field.default
-    if value is None:
-        return "*agent's*"
-    if isinstance(value, SecretStr):
-        value = value.get_secret_value()
-    return f"`{json.dumps(str(value) if isinstance(value, Path) else value)}`"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
-    rows = re.findall(r"^\| `([a-z_.]+)` \| (.+?) \| (.+) \|$", DOC.read_text(), re.MULTILINE)
-    documented = [(key, default) for key, default, _ in rows]
-    assert len(documented) == len(set(documented))
-    assert dict(documented) == dict(declared(Settings))
-    assert all(len(meaning) > 5 for _, _, meaning in rows)
+    wanted = dict(declared(Settings, {"routes": RouteSettings}))
+    assert documented(DOCS / "settings.md") == wanted
 
 
 def test_the_example_is_valid() -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", DOC.read_text(), re.DOTALL)
-    settings = Settings(**tomllib.loads(example))
-    assert settings.routes[0].number == "700"
+    (example,) = blocks_of(DOCS / "settings.md", "toml")
+    assert Settings(**tomllib.loads(example)).routes[0].number == "700"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_in_other_pages_are_valid_too(page: Path) -> None:
+    for text in blocks_of(page, "toml"):
+        values = tomllib.loads(text)
+        if "greeting" not in values:
+            Settings(**values)

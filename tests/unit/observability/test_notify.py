@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,16 @@ def test_what_systemd_hears(systemd: socket.socket) -> None:
         b"STOPPING=1",
         b"STOPPING=1\nEXTEND_TIMEOUT_USEC=150000000",
     ]
+
+
+def test_a_reload_has_its_moment_on_the_monotonic_clock(systemd: socket.socket) -> None:
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    notifier(systemd).reloading()
+    reloading, moment = systemd.recv(200).decode().splitlines()
+    assert reloading == "RELOADING=1"
+    name, _, value = moment.partition("=")
+    assert name == "MONOTONIC_USEC"
+    assert before <= int(value) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
 
 def test_the_abstract_namespace() -> None:
