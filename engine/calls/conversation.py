@@ -184,9 +184,11 @@ class Conversation:
                 self._floor.hold()
             case Paused():
                 self._drop_next()
-                self._next = self._begin(event.speech_from, event.speech_to, event.at)
-                self._next.speculated = True
+                if self._parts.spare():  # else the pause must prove itself first
+                    self._next = self._guess(event)
             case PauseHeld():
+                if self._next is None:
+                    self._next = self._guess(event)
                 self._tasks.start(self._judge(event), name="judge")
             case SpeechResumed():
                 self._drop_next()
@@ -195,6 +197,12 @@ class Conversation:
                 self._next = None
                 turn.timings.over_at = event.at
                 self._start(self._settle(turn), name="settle")
+
+    def _guess(self, pause: Paused | PauseHeld) -> Turn:
+        """Begin before it is known that the caller has finished."""
+        turn = self._begin(pause.speech_from, pause.speech_to, pause.at)
+        turn.speculated = True
+        return turn
 
     def _begin(self, speech_from: float, speech_to: float, at: float) -> Turn:
         """Start to hear, think and synthesise; nothing is played."""

@@ -73,6 +73,7 @@ async def load_parts(
         make_vad=lambda rate: make_vad(models.vad, rate),
         limits=settings.limits,
         prepare=prepare,
+        spare=lambda: not workers.full(STT_LANE),
     )
 
 

@@ -37,3 +37,5 @@ class Parts:
     limits: LimitSettings
     prepare: Callable[[Mapping[str, Agent]], Awaitable[Mapping[str, Voice]]]
     """Voices for more agents, by id, with all that their calls need warm. Raises OffhookError."""
+    spare: Callable[[], bool] = lambda: True
+    """Whether there is time for a guess that will perhaps be thrown away."""

@@ -113,6 +113,11 @@ class Workers:
         """Whether a lane beside this one is at work. From any thread; a hint, stale at once."""
         return any(other.busy > 0 for name, other in list(self._lanes.items()) if name != lane)
 
+    def full(self, lane: str) -> bool:
+        """Whether work put on this lane now would have to queue. A hint, stale at once."""
+        found = self._lanes.get(lane)
+        return found is not None and found.busy >= found.width
+
     def stats(self) -> dict[str, LaneStats]:
         return {name: lane.stats() for name, lane in self._lanes.items()}
 
@@ -135,6 +140,7 @@ class Workers:
 
 class _Lane:
     def __init__(self, name: str, width: int) -> None:
+        self.width = width
         self._jobs: list[_Job] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()

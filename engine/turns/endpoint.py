@@ -62,6 +62,7 @@ class PauseHeld:
     at: float
     pause_id: int
     speech_from: float
+    speech_to: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,7 @@ class Endpointer:
             and silence_s >= self._policy.judge_ms / 1000
         ):
             self._held = True
-            events.append(PauseHeld(at, self._pause_id, self._speech_from))
+            events.append(PauseHeld(at, self._pause_id, self._speech_from, self._speech_to))
         if silence_s >= self.silence_needed_ms / 1000:
             said = self._probability
             forced = said is None or said < self._policy.complete_probability

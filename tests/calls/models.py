@@ -195,7 +195,7 @@ class LoudnessVad:
 
 
 def make_parts(agent: Agent, words: Words, **models: Any) -> Parts:
-    """`stt`, `llm`, `voice`, `turn_model` and `limits` replace the usual ones."""
+    """`stt`, `llm`, `voice`, `turn_model`, `spare` and `limits` replace the usual ones."""
     voice = models.get("voice") or Speaking()
 
     async def prepare(agents: Mapping[str, Agent]) -> Mapping[str, Speaking]:
@@ -209,4 +209,5 @@ def make_parts(agent: Agent, words: Words, **models: Any) -> Parts:
         make_vad=lambda rate: LoudnessVad(),
         limits=models.get("limits") or LimitSettings(),
         prepare=prepare,
+        spare=models.get("spare") or (lambda: True),
     )

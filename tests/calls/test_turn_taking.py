@@ -60,7 +60,7 @@ def test_a_finished_sentence_ends_after_the_shortest_silence() -> None:
     assert events == [
         SpeechStarted(pytest.approx(0.2)),
         Paused(1.5, 1, pytest.approx(0.2), 1.4),
-        PauseHeld(1.6, 1, pytest.approx(0.2)),
+        PauseHeld(1.6, 1, pytest.approx(0.2), 1.4),
         TurnOver(1.76, pytest.approx(0.2), 1.4, 360, forced=False),
     ]
 
