@@ -208,7 +208,7 @@ class Settings(BaseSettings):
 class TurnPolicy(Section):
     """How patient the agent is. All times in milliseconds."""
 
-    speculate_ms: int = 100
+    speculate_ms: int = 80
     """A pause this long starts transcription and thinking, before the turn is known to be over."""
     judge_ms: int = 200
     """After this much silence the turn model is asked; with less it has nothing to go by."""

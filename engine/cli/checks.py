@@ -42,7 +42,7 @@ async def everything(settings: Settings) -> list[Finding]:
         findings.append(_finding(error, "correct the agent's file, see docs/agents.md"))
     else:
         findings += _agents(agents, settings)
-    findings += _espeak(agents)
+    findings += _espeak(agents, settings)
     findings += _opus(settings)
     findings += [finding async for finding in _models(settings, agents)]
     findings += [finding async for finding in remote_checks.servers(settings, agents)]
@@ -139,11 +139,11 @@ def _agents(agents: Mapping[str, Agent], settings: Settings) -> Iterator[Finding
         )
 
 
-def _espeak(agents: Mapping[str, Agent]) -> Iterator[Finding]:
+def _espeak(agents: Mapping[str, Agent], settings: Settings) -> Iterator[Finding]:
     needed = sorted(
         agent.id
         for agent in agents.values()
-        if any(agent.voice(language).engine == "espeak" for language in agent.languages)
+        if any(voice.engine == "espeak" for voice in voices_of(agent, settings))
     )
     if shutil.which("espeak-ng"):
         yield Finding("ok", "espeak-ng is installed")

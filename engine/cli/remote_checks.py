@@ -50,7 +50,8 @@ async def _server(section: str, title: str, wanted: RemoteSettings) -> AsyncIter
             models = await server.models()
     except ModelRefused as error:
         if error.status in _WITHOUT_A_LIST:
-            yield Finding("ok", f"{where} answers, and lists no models")
+            how = "does base_url end in /v1? A server without that list works all the same"
+            yield Finding("warn", f"{where} answers, but lists no models", how)
         else:
             how = f"compare api_key and base_url under [remote.{section}] with the server's"
             yield Finding("error", f"{where}: {error.message}", how)

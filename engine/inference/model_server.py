@@ -61,7 +61,8 @@ class ModelServer:
 
     def __init__(self, base_url: str, *, api_key: str = "") -> None:
         self.base_url = base_url.rstrip("/")
-        self._api_key = api_key
+        # A key read from a file often ends in a newline, which no header may hold.
+        self._api_key = api_key.strip()
         self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager

@@ -126,11 +126,7 @@ class OpenAiCompatible:
             return await self._post(sound, language, prompt)
         except ModelRefused as error:
             about = f"{error.param} {error.message}"
-            if (
-                not self._verbose
-                or error.status not in (400, 422)
-                or "response_format" not in about
-            ):
+            if not self._verbose or not ("response_format" in about or "verbose_json" in about):
                 raise
             self._verbose = False
             log.info("the speech server tells no confidence", extra={"model": self._model})

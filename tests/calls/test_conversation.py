@@ -56,16 +56,19 @@ async def test_an_answer_is_spoken_when_the_caller_has_finished() -> None:
     assert turn.speculated and not turn.barge_in and turn.barge_in_stop_ms is None
 
 
-async def test_without_time_to_spare_a_guess_waits_until_the_pause_has_held() -> None:
-    asked: list[int] = []
-    for spare in (lambda: True, lambda: False):
-        talk = Dialogue(
-            Says(1.0, 1.6, "When do you"), Says(1.75, 2.3, "open?"), stt=Hearing, spare=spare
-        )
-        await talk.run()
-        assert talk.lines[1] == "caller: When do you open?"
-        asked.append(talk.parts.stt.asked)  # type: ignore[attr-defined]
-    assert asked == [2, 1]
+@pytest.mark.parametrize(("spare", "guesses"), [(True, 2), (False, 1)])
+async def test_without_time_to_spare_a_guess_waits_until_the_pause_has_held(
+    spare: bool, guesses: int
+) -> None:
+    talk = Dialogue(
+        Says(1.0, 1.6, "When do you"),
+        Says(1.75, 2.3, "open?"),
+        stt=Hearing,
+        spare=lambda: spare,
+    )
+    await talk.run()
+    assert talk.lines[1] == "caller: When do you open?"
+    assert talk.parts.stt.asked == guesses  # type: ignore[attr-defined]
 
 
 async def test_the_model_is_told_the_conversation_so_far() -> None:

@@ -13,10 +13,11 @@ from engine.config import LimitSettings, Settings
 from engine.dialog.llm.openai_compatible import OpenAiCompatible
 from engine.dialog.phrases import phrases
 from engine.errors import ModelError
+from engine.inference.model_server import ModelServer
 from engine.lab.softphone import PhoneCall, Softphone
 from engine.lab.switchboard import Switchboard, switchboard
 from engine.lab.voice import prompt
-from tests.integration.calling import Watch, correlation, hears
+from tests.integration.calling import Watch, hears
 from tests.integration.scripted import LONG, Script, agent, voice
 from tests.peers.openai_server import Answer, openai_server
 
@@ -48,7 +49,7 @@ def number_of(name: str) -> str:
 async def board(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Switchboard]:
     limits = LimitSettings(llm_attempts=2)
     async with openai_server(*[Answer(stalls=True)] * 20) as server:
-        stalling = OpenAiCompatible(server.url, "reference", timeout_s=0.5)
+        stalling = OpenAiCompatible(ModelServer(server.url), "reference", timeout_s=0.5)
         script = Script(
             answer=ANSWER,
             llm_fails_for={
@@ -72,15 +73,14 @@ async def board(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Switc
 
 
 @pytest_asyncio.fixture(loop_scope="module", autouse=True)
-async def other(board: Switchboard) -> AsyncIterator[PhoneCall]:
+async def other(board: Switchboard, phone: Softphone) -> AsyncIterator[None]:
     """Somebody else's call at the same time, which goes on as if nothing had happened."""
-    async with Softphone("neighbour") as phone:
+    async with Softphone("neighbour") as neighbour:
         watch = Watch(board.engine)
-        call = await phone.call(board.pbx.uri(number_of("well")))
+        call = await neighbour.call(board.pbx.uri(number_of("well")))
         await call.wait_for_sound()
-        yield call
+        yield
         await hears(call, voice(STORY), 20)
-        assert correlation(voice(STORY), call.heard()) > 0.98
         assert not watch.of("call.error", "well")
         await call.hang_up()
         record = await watch.record("well")
@@ -103,7 +103,7 @@ async def test_the_language_model_is_gone_and_a_person_takes_over(
     async with Softphone("operator", sip_port=board.pbx.operator_port, auto_answer=True) as desk:
         call = await ask(board, phone, name)
         operator = await asyncio.wait_for(desk.incoming(), 15)
-        assert correlation(voice(HOUSE.trouble), call.heard()) > 0.98
+        await hears(call, voice(HOUSE.trouble))
         assert operator.answered_at
         await call.hang_up()
     record = await watch.record(name)

@@ -14,7 +14,7 @@ from engine.lab.audiosocket_caller import AudioSocketCaller
 from engine.lab.softphone import Softphone
 from engine.lab.switchboard import Switchboard, switchboard
 from engine.lab.voice import prompt
-from tests.integration.calling import Watch, correlation, hears
+from tests.integration.calling import Watch, hears
 from tests.integration.scripted import LONG, RATE, Script, agent, voice
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.asyncio(loop_scope="module")]
@@ -43,7 +43,6 @@ async def test_one_caller_too_many(board: Switchboard, phone: Softphone) -> None
         await second.hang_up()
     # The one who talks already notices nothing: the story reaches him without a hole.
     await hears(first, voice(LONG), 20)
-    assert correlation(voice(LONG), first.heard()) > 0.98
     await first.hang_up()
     record = await watch.record()
     assert len(watch.of("call.started")) == 1

@@ -111,3 +111,26 @@ def test_a_folder_that_is_not_ours_to_look_into_is_told(tmp_path: Path) -> None:
         closed.chmod(0o700)
         os.chdir(tmp_path)
     assert "engine's user" in told.value.how_to_fix[0]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["gpu1:8000/v1", "ftp://gpu1/v1", "http:///v1", "http://me:secret@gpu1/v1", "http://a/?k=1"],
+)
+def test_an_address_that_is_none_is_refused_without_telling_its_secret(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("OFFHOOK_REMOTE__LLM__BASE_URL", url)
+    with pytest.raises(ConfigError, match=r"remote\.llm\.base_url: .*http://host:port/v1") as told:
+        load_settings()
+    assert "secret" not in told.value.message
+
+
+def test_a_servers_key_comes_from_the_environment_and_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("offhook.toml").write_text('[remote.llm]\nbase_url = "https://gpu1/v1"\nmodel = "m"\n')
+    monkeypatch.setenv("OFFHOOK_REMOTE__LLM__API_KEY", "sk-1")
+    remote = load_settings().remote.llm
+    assert remote.api_key.get_secret_value() == "sk-1" and "sk-1" not in repr(remote)
+    assert (remote.base_url, remote.model) == ("https://gpu1/v1", "m")

@@ -181,7 +181,8 @@ class OpenAiCompatible:
                     yield TextDelta(spoken)
                 if scanner.opening is not None and not answer.written:
                     answer.written = scanner.opening.tail
-                if said >= max_tokens and whole and scanner.opening is None:
+                # Without tools the server counts for itself.
+                if tools and whole and said >= max_tokens and scanner.opening is None:
                     answer.finished = True
                     break
         if not answer.finished:

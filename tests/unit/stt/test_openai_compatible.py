@@ -127,8 +127,16 @@ async def test_silence_and_clicks_are_not_sent(audio: Pcm) -> None:
     assert (transcript.text, transcript.no_speech, server.asked) == ("", 1.0, [])
 
 
-async def test_a_server_without_verbose_json_is_asked_for_json_from_then_on() -> None:
-    refusal = {"message": "Currently do not support verbose_json", "param": "response_format"}
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"message": "unsupported value", "param": "response_format"},
+        {"message": "Currently do not support verbose_json for whisper"},
+    ],
+)
+async def test_a_server_without_verbose_json_is_asked_for_json_from_then_on(
+    refusal: dict[str, str],
+) -> None:
     script = [Heard(status=400, error=refusal), Heard({"text": "One"}), Heard({"text": "Two"})]
     async with speech_server(*script) as server:
         model = OpenAiCompatible(ModelServer(server.url), "m")

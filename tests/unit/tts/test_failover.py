@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engine.config import Agent
-from engine.errors import ModelError, ModelTimeout
+from engine.errors import ConfigError, ModelError, ModelTimeout
 from engine.media.frame import Pcm
 from engine.tts.cache import Phrase, PhraseCache
 from engine.tts.failover import Failover
@@ -133,6 +133,19 @@ def test_phrases_of_a_server_that_was_down_are_kept_once_it_has_said_them() -> N
         await model.close()
 
     run(script)
+
+
+def test_an_agent_without_its_server_is_told_what_to_set() -> None:
+    agent = Agent(
+        name="R",
+        languages=("en",),
+        greeting="Hello.",
+        prompt="Be brief.",
+        voices={"en": {"engine": "openai"}},  # type: ignore[dict-item]
+    )
+    with pytest.raises(ConfigError, match="speaks en with openai") as told:
+        Voices(agent, {"piper": Voice(1)})
+    assert "[remote.tts]" in told.value.how_to_fix[0]
 
 
 def test_an_agents_voices_warm_both() -> None:
