@@ -48,7 +48,7 @@ async def agi_step(
             name, value = shlex.split(line)[2:4]
             variables[name] = value
         writer.write(b"200 result=1\n")
-    writer.close()
+    await _closed(writer)
     return variables
 
 
@@ -102,7 +102,7 @@ class AudioSocketCaller(Caller):
     async def hang_up(self) -> None:
         """As Asterisk does when the caller hangs up: the socket just ends."""
         await cancel_and_wait(*self._tasks)
-        self._writer.close()
+        await _closed(self._writer)
         self.ended.set()
 
     async def _send(self) -> None:
@@ -136,3 +136,11 @@ class AudioSocketCaller(Caller):
                         return
         finally:
             self.ended.set()
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    try:
+        await writer.wait_closed()
+    except ConnectionError:
+        pass  # the engine was quicker

@@ -62,7 +62,7 @@ async def test_without_time_to_spare_a_guess_waits_until_the_pause_has_held(
 ) -> None:
     talk = Dialogue(
         Says(1.0, 1.6, "When do you"),
-        Says(1.75, 2.3, "open?"),
+        Says(1.72, 2.3, "open?"),
         stt=Hearing,
         spare=lambda: spare,
     )
