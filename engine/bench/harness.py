@@ -25,7 +25,7 @@ _TAKEN_S = 5.0
 
 
 class Lab:
-    """A running engine and a way to call it. `call` raises OffhookError where the agent does not answer."""
+    """A running engine and a way to call it. `call` raises where the agent does not answer."""
 
     def __init__(self, engine: Engine, call: Callable[[], Awaitable[Caller]]) -> None:
         self.engine = engine

@@ -71,9 +71,7 @@ async def canned_parts(
 ) -> Parts:
     """A conversation without models."""
     silent = await silent_parts(settings, agents, stack)
-    return replace(
-        silent, stt=_Words(), llm=_Answer(), voices=dict.fromkeys(agents, _Voice())
-    )
+    return replace(silent, stt=_Words(), llm=_Answer(), voices=dict.fromkeys(agents, _Voice()))
 
 
 async def run(settings: Settings, *, calls: int, seconds: float, through: str) -> dict[str, Any]:

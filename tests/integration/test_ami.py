@@ -24,7 +24,7 @@ from tests.integration.scripted import LONG, Script, agent, voice
 
 pytestmark = pytest.mark.asterisk
 
-WISH = trimmed(prompt("privacy-prompt").samples)
+WISH = trimmed(prompt("vm-goodbye").samples)
 STORY = LONG[:90]  # 4.5 s
 
 

@@ -17,7 +17,7 @@ from tests.integration.calling import correlation, hears
 
 pytestmark = pytest.mark.asterisk
 
-SAID = prompt("agent-pass").samples
+SAID = prompt("vm-goodbye").samples
 
 
 def messages(pbx: Sandbox) -> list[Path]:
