@@ -139,7 +139,8 @@ async def _callers_beside(lab: Lab, calls: int) -> AsyncIterator[Heard]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     requests, answers = process.stdin, process.stdout
 
     async def told() -> list[int]:
