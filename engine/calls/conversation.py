@@ -20,14 +20,14 @@ from engine.calls.floor import Floor
 from engine.calls.journal import Journal
 from engine.calls.keypad import Keypad
 from engine.calls.state import CallState, CallTicket, Outcome
-from engine.calls.turn import Timings, Turn
+from engine.calls.turn import HANGS_S, Timings, Turn
 from engine.dialog.guards import MAX_CLARIFICATIONS, Clarifications
 from engine.dialog.history import Ledger
 from engine.dialog.language import LanguageTracker
 from engine.dialog.llm.base import ToolCall
 from engine.dialog.mind import Mind, Say, Thought, ToolFinished, ToolStarted
 from engine.dialog.phrases import phrases
-from engine.errors import OffhookError
+from engine.errors import ModelTimeout, OffhookError
 from engine.media.frame import FRAME_S, Digit, Frame, Pcm
 from engine.playback.player import Player
 from engine.playback.utterance import Utterance
@@ -88,6 +88,7 @@ class Conversation:
         self._next: Turn | None = None
         """The caller's turn in the making: speculation."""
         self._clarifications = Clarifications()
+        self._failed = False
         self._closed = False
 
     # --- What the line brings ------------------------------------------------------------------
@@ -218,11 +219,15 @@ class Conversation:
 
     async def _transcribe(self, audio: Pcm) -> Transcript:
         languages = self.agent.languages
-        return await self._parts.stt.transcribe(
-            audio,
-            language=languages[0] if len(languages) == 1 else None,
-            languages=languages,
-        )
+        try:
+            async with asyncio.timeout(HANGS_S):
+                return await self._parts.stt.transcribe(
+                    audio,
+                    language=languages[0] if len(languages) == 1 else None,
+                    languages=languages,
+                )
+        except TimeoutError as error:
+            raise ModelTimeout(f"nothing was understood within {HANGS_S:g} s") from error
 
     async def _judge(self, pause: PauseHeld) -> None:
         """Ask the turn model whether the caller has finished."""
@@ -402,5 +407,10 @@ class Conversation:
         kept = self._floor.plan if self._floor.guarded else None
         self._floor.clear()
         # A promise is kept, though it could not be announced.
-        self._floor.plan = kept or Outcome("failed", self._ticket.fallback, code)
-        self._finish(self._floor.plan)
+        plan = self._floor.plan = kept or Outcome("failed", self._ticket.fallback, code)
+        if self._failed:
+            self._finish(plan)
+            return
+        self._failed = True
+        # These words are in the phrase cache, so they need no model.
+        self._speak("trouble", [phrases(self.language).trouble_leaving], notice=True)

@@ -20,11 +20,15 @@ from dataclasses import dataclass
 
 from engine.aio import Background
 from engine.dialog.mind import Say, Thought
+from engine.errors import ModelTimeout
 from engine.media.frame import Pcm
 from engine.playback.utterance import Utterance
 from engine.stt.base import Transcript
 
 log = logging.getLogger(__name__)
+
+HANGS_S = 15.0
+"""A model that takes so long for one sentence will not come back: its call goes on without it."""
 
 Voice = Callable[[str, str], AsyncIterator[Pcm]]
 
@@ -162,7 +166,14 @@ class Turn:
 
     async def _noted(self, sound: AsyncIterator[Pcm]) -> AsyncIterator[Pcm]:
         async with aclosing(sound) as chunks:  # type: ignore[type-var]
-            async for chunk in chunks:
+            while True:
+                try:
+                    async with asyncio.timeout(HANGS_S):
+                        chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError as error:
+                    raise ModelTimeout(f"no sound within {HANGS_S:g} s") from error
                 if not self.timings.sound_at:
                     self.timings.sound_at = self._now()
                 yield chunk

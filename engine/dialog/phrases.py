@@ -24,6 +24,8 @@ class Phrases:
     """A model failed; a transfer follows."""
     trouble_alone: str
     """A model failed, and there is nobody to transfer to."""
+    trouble_leaving: str
+    """Something else failed; the dialplan's fallback follows."""
     nothing: str
     """The model had nothing to say."""
     filler: tuple[str, ...]
@@ -43,6 +45,7 @@ class Phrases:
             self.not_understood,
             self.trouble,
             self.trouble_alone,
+            self.trouble_leaving,
             self.nothing,
             *self.filler,
             *self.progress,
@@ -64,6 +67,7 @@ _PHRASES = {
         not_understood="I'm sorry, I can't hear you well. I'm connecting you with a colleague.",
         trouble="I'm sorry, I have a technical problem. I'm connecting you with a colleague.",
         trouble_alone="I'm sorry, I have a technical problem. Please say that once more.",
+        trouble_leaving="I'm sorry, I have a technical problem. One moment, please.",
         nothing="Sorry, could you put that another way?",
         filler=("One moment, please.", "Let me check that."),
         progress=("I'm still checking, please stay on the line.", "Just a little longer, please."),
@@ -86,6 +90,7 @@ _PHRASES = {
         not_understood="Извините, вас плохо слышно. Соединяю вас с сотрудником.",
         trouble="Извините, у меня техническая неполадка. Соединяю вас с сотрудником.",
         trouble_alone="Извините, у меня техническая неполадка. Повторите, пожалуйста, ещё раз.",
+        trouble_leaving="Извините, у меня техническая неполадка. Одну минуту, пожалуйста.",
         nothing="Извините, не могли бы вы сказать это иначе?",
         filler=("Одну минуту, пожалуйста.", "Сейчас проверю."),
         progress=("Я ещё проверяю, оставайтесь на линии.", "Ещё немного, пожалуйста."),
@@ -107,6 +112,7 @@ _PHRASES = {
         not_understood="Вибачте, вас погано чути. З'єдную вас зі співробітником.",
         trouble="Вибачте, у мене технічна несправність. З'єдную вас зі співробітником.",
         trouble_alone="Вибачте, у мене технічна несправність. Повторіть, будь ласка, ще раз.",
+        trouble_leaving="Вибачте, у мене технічна несправність. Хвилинку, будь ласка.",
         nothing="Вибачте, чи не могли б ви сказати це інакше?",
         filler=("Хвилинку, будь ласка.", "Зараз перевірю."),
         progress=("Я ще перевіряю, залишайтеся на лінії.", "Ще трохи, будь ласка."),

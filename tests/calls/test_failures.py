@@ -70,8 +70,23 @@ async def test_a_recogniser_that_fails_gives_the_call_to_the_fallback() -> None:
         ticket={"fallback": "queue:help"},
     )
     assert await talk.run() == Outcome("failed", "queue:help", "MODEL_TIMEOUT")
+    assert talk.lines[-1] == f"agent: {HOUSE.trouble_leaving}"
     assert why(talk) == ["MODEL_TIMEOUT"]
     assert [value for *_, value in talk.switch.told] == ["queue:help"]
+
+
+async def test_a_recogniser_that_never_comes_back_is_not_waited_for() -> None:
+    talk = Dialogue(
+        Says(1.0, 2.0, OPENING), stt=lambda words: Hearing(words, takes_s=900), stays_s=60
+    )
+    assert await talk.run() == Outcome("failed", "menu", "MODEL_TIMEOUT")
+    assert talk.lines[-1] == f"agent: {HOUSE.trouble_leaving}"
+
+
+async def test_a_voice_that_never_comes_back_is_not_waited_for() -> None:
+    talk = Dialogue(voice=Speaking(takes_s=900), stays_s=60)
+    assert await talk.run() == Outcome("failed", "menu", "MODEL_TIMEOUT")
+    assert why(talk) == ["MODEL_TIMEOUT", "MODEL_TIMEOUT"]
 
 
 async def test_a_recogniser_that_fails_on_a_pause_that_was_none_does_no_harm() -> None:
