@@ -130,6 +130,8 @@ async def test_what_cannot_be_talked_away_goes_to_the_fallback(
 ) -> None:
     watch = Watch(board.engine)
     call = await ask(board, phone, name)
+    apology = phrases("uk" if name == "deaf" else "en").trouble_leaving
+    await hears(call, voice(apology))
     await hears(call, MENU)
     await call.hang_up()
     record = await watch.record(name)
@@ -138,7 +140,8 @@ async def test_what_cannot_be_talked_away_goes_to_the_fallback(
     assert [event.data["code"] for event in watch.of("call.error", name)] == [why]
     # What had been heard before is kept.
     assert [(row.text, row.status) for row in record.transcripts if row.role == "agent"] == [
-        ("Good day.", "heard")
+        ("Good day.", "heard"),
+        (apology, "heard"),
     ]
 
 
@@ -149,4 +152,4 @@ async def test_an_agent_without_a_voice(board: Switchboard, phone: Softphone) ->
     await call.hang_up()
     record = await watch.record("dumb")
     assert (record.call.outcome, record.call.reason) == ("failed", "MODEL_FAILED")
-    assert [row.status for row in record.transcripts] == ["unheard"]
+    assert [row.status for row in record.transcripts] == ["unheard", "heard"]
