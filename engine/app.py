@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -241,6 +242,16 @@ def _check_routes(settings: Settings, agents: Mapping[str, Agent]) -> None:
             )
 
 
+def keep_for_good() -> None:
+    """Spare the garbage collector what the start has made: it stays until the end.
+
+    A full collection stops the sound of all calls. At 100 calls it took 125 ms, and 18 without what is
+    kept here.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 async def run(settings: Settings, *, reread: Callable[[], Settings]) -> None:
     """`offhook serve`: run until SIGTERM or SIGINT, then drain. A second signal ends at once.
 
@@ -269,6 +280,7 @@ async def run(settings: Settings, *, reread: Callable[[], Settings]) -> None:
         loop.add_signal_handler(number, on_signal)
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     async with Engine(settings) as engine:
+        keep_for_good()
         log.info("ready", extra={"agents": sorted(engine.agents), "lines": engine.desk.limit})
         notifier.ready()
         watchdog = asyncio.create_task(notifier.watch(), name="watchdog")

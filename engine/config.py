@@ -216,7 +216,9 @@ class TurnPolicy(Section):
     """The turn is over after this much silence when the turn model is sure the caller has finished."""
     max_silence_ms: int = 1200
     """…and after this much whatever the turn model thinks."""
-    complete_probability: float = 0.5
+    complete_probability: float = 0.9
+    adaptive: bool = True
+    """Wait longer for a caller who pauses much or dictates, less for a yes or no that was asked for."""
     barge_in: bool = True
     barge_in_ms: int = 120
     """Speech over the agent must last this long to silence it."""

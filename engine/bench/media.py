@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.app import keep_for_good
 from engine.bench.harness import Lab, engine_for
 from engine.bench.report import machine, spread
 from engine.bench.silent_models import SilentLlm, SilentStt, silent_parts
@@ -79,21 +80,20 @@ async def run(settings: Settings, *, calls: int, seconds: float, through: str) -
 
     Raises ConfigError, AsteriskMissing, and VoiceMissing without Asterisk's prompts.
     """
-    async with (
-        engine_for(settings, AGENT, calls=calls, through=through, parts=canned_parts) as lab,
-        _callers(lab, calls, through) as heard,
-    ):
-        await asyncio.sleep(SETTLE_S)
-        players = [session.player for session in lab.engine.desk.sessions()]
-        for player in players:
-            player.lateness_ms.clear()
-        before = await heard()
-        cpu, wall = time.process_time(), time.monotonic()
-        await asyncio.sleep(seconds)
-        cpu, wall = time.process_time() - cpu, time.monotonic() - wall
-        lateness = [late for player in players for late in player.lateness_ms]
-        resyncs = sum(player.resyncs for player in players)
-        got = [now - then for now, then in zip(await heard(), before, strict=True)]
+    async with engine_for(settings, AGENT, calls=calls, through=through, parts=canned_parts) as lab:
+        keep_for_good()
+        async with _callers(lab, calls, through) as heard:
+            await asyncio.sleep(SETTLE_S)
+            players = [session.player for session in lab.engine.desk.sessions()]
+            for player in players:
+                player.lateness_ms.clear()
+            before = await heard()
+            cpu, wall = time.process_time(), time.monotonic()
+            await asyncio.sleep(seconds)
+            cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+            lateness = [late for player in players for late in player.lateness_ms]
+            resyncs = sum(player.resyncs for player in players)
+            got = [now - then for now, then in zip(await heard(), before, strict=True)]
     note = "share of one core" + (
         ", the engine alone"
         if through == "audiosocket"

@@ -12,6 +12,7 @@ from engine.dialog.llm.base import Delta, Message, ToolSpec
 from engine.media.frame import Pcm
 from engine.stt.base import Transcript
 from engine.turns.vad import make_vad
+from engine.turns.vad_batch import SileroBatch
 
 
 class SilentStt:
@@ -69,12 +70,14 @@ async def silent_parts(
     async def prepare(agents: Mapping[str, Agent]) -> Mapping[str, SilentVoice]:
         return {name: SilentVoice() for name in agents}
 
+    vads = SileroBatch()
+    stack.push_async_callback(vads.close)
     return Parts(
         stt=SilentStt(),
         llm=SilentLlm(),
         voices=await prepare(agents),
         turn_model=SilentTurnModel(),
-        make_vad=lambda rate: make_vad(settings.models.vad, rate),
+        make_vad=lambda rate: make_vad(settings.models.vad, rate, vads),
         limits=settings.limits,
         prepare=prepare,
     )

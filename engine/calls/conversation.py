@@ -40,6 +40,7 @@ from engine.turns.endpoint import (
     TurnEvent,
     TurnOver,
 )
+from engine.turns.expectation import Expectation
 from engine.turns.silence import SilenceLadder, Step
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ class Conversation:
     async def collect_digits(self, max_digits: int, terminator: str, timeout_s: float) -> str:
         """Wait for keys; returns what was pressed, without the terminator."""
         turn = self._floor.turn
+        self._ears.expect(Expectation.DICTATION)
         question_s = 0.0 if turn is None else turn.utterance.buffered_frames * FRAME_S
         return await self._keypad.collect(max_digits, terminator, timeout_s, question_s=question_s)
 
@@ -300,6 +302,7 @@ class Conversation:
             self._on_thought(turn, thought)
         self._player.play(turn.utterance)
         await turn.wait()
+        self._ears.asked(turn.utterance.heard)
         if not self._floor.done(turn):
             return
         if self._floor.plan is not None:
@@ -333,6 +336,8 @@ class Conversation:
         language = self._languages.guess(
             transcript.text, transcript.language, transcript.confidence
         )
+        if turn is self._next:
+            self._ears.understood(transcript.text, language)
         if transcript.confidence >= self.agent.min_confidence:
             async with aclosing(
                 self._mind.think(transcript.text, language, committed=turn.committed)

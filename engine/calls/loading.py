@@ -29,6 +29,7 @@ from engine.tts.piper import Piper
 from engine.tts.voices import Voices
 from engine.turns.semantic import SmartTurn
 from engine.turns.vad import make_vad
+from engine.turns.vad_batch import SileroBatch
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,10 @@ async def load_parts(
         for voice in remote.voices_of(agent, settings)
     ):
         store.path(models.tts_model)
+    vads = SileroBatch()
+    stack.push_async_callback(vads.close)
+    if models.vad == "silero":
+        await asyncio.to_thread(vads.load)
     for closing in (stt.close, llm.close, *(engine.close for engine in engines.values())):
         stack.push_async_callback(closing)
 
@@ -70,7 +75,7 @@ async def load_parts(
         llm=llm,
         voices=voices,
         turn_model=turn_model,
-        make_vad=lambda rate: make_vad(models.vad, rate),
+        make_vad=lambda rate: make_vad(models.vad, rate, vads),
         limits=settings.limits,
         prepare=prepare,
         spare=lambda: not workers.full(STT_LANE),

@@ -74,6 +74,18 @@ def stt(
     _run(context, "stt", calls, seconds, through, as_json=as_json)
 
 
+@app.command()
+def endpoint(context: typer.Context, as_json: console.AsJson = False) -> None:
+    """How often a caller who pauses is cut off, and how long one who has finished waits."""
+    _run(context, "endpoint", 1, 1, Through.audiosocket, as_json=as_json)
+
+
+@app.command()
+def llm(context: typer.Context, as_json: console.AsJson = False) -> None:
+    """How fast answers are written: one alone, and several calls' at once."""
+    _run(context, "llm", 1, 1, Through.audiosocket, as_json=as_json)
+
+
 def _run(
     context: typer.Context,
     name: str,

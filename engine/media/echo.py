@@ -18,7 +18,7 @@ Both streams are counted in frames and not in arrival times, so network jitter d
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import deque
 
 import numpy as np
 import numpy.typing as npt
@@ -35,37 +35,32 @@ _HEARD = 12 * _FRAME
 """0.24 s of what was heard."""
 _LAGS = _SENT - _HEARD - _FRAME
 """Delays up to 0.46 s are looked for."""
-_FFT = 4096
 _SLIP_FRAMES = 5
 _LOCK = 0.45
+_HOPE = 50
+"""After so many searches in vain, two seconds of both sides sounding, this line hardly has an echo."""
 _QUIET = 30.0**2
 """Mean square of a frame at -61 dBFS: below it there is nothing to tell."""
-
-
-@dataclass(frozen=True, slots=True)
-class EchoReading:
-    """What one inbound frame is made of.
-
-    `echo_likeness` is 0 (nothing of ours) to 1 (nothing but ours); `residual` is the RMS, in sample
-    units, of what our own sound does not explain.
-    """
-
-    echo_likeness: float
-    residual: float
 
 
 class EchoGuard:
     """One call's echo guard. Give it every frame sent and every frame heard, in the order they happen.
 
-    `rate` is the leg's, a multiple of 4 kHz. While nothing was sent for 0.7 s a frame costs microseconds.
+    `rate` is the leg's, a multiple of 4 kHz. While nothing was sent for 0.7 s, and between two searches for
+    an echo, a frame is only put aside.
     """
 
     def __init__(self, rate: int) -> None:
         if rate % _RATE:
             raise ValueError(f"{rate} Hz is not a multiple of {_RATE} Hz")
-        self._step = rate // _RATE
+        step = rate // _RATE
+        self._mean = np.full(step, 1 / step, dtype=np.float32)
         self._sent = np.zeros(_SENT, dtype=np.float32)
         self._heard = np.zeros(_HEARD, dtype=np.float32)
+        # The newest frames, which are worked into the two tracks when somebody looks at these.
+        self._sent_aside: deque[Samples] = deque(maxlen=_SENT // _FRAME)
+        self._heard_aside: deque[Samples] = deque(maxlen=_HEARD // _FRAME)
+        self._silence: Samples = np.zeros(_FRAME * step, dtype=np.int16)
         self._sent_quiet = _SENT // _FRAME
         """How many of the newest frames sent were silent."""
         self._ahead = 0
@@ -74,7 +69,8 @@ class EchoGuard:
         self._until_search = 0
         self._candidate: int | None = None
         self._delay: int | None = None
-        self._misses = 0
+        self._in_vain = 0
+        """Searches in a row that found nothing."""
         self._gain: float | None = None
         """Energy that comes back over energy sent."""
 
@@ -88,33 +84,45 @@ class EchoGuard:
         """How much weaker it comes back; None while no echo has been found."""
         return None if self._gain is None else -10 * math.log10(max(self._gain, 1e-9))
 
-    def sent(self, samples: Samples) -> None:
-        """Note one 20 ms frame sent, silent or not."""
-        quiet = not samples.any()
-        self._sent_quiet = self._sent_quiet + 1 if quiet else 0
-        self._sent[:-_FRAME] = self._sent[_FRAME:]
-        self._sent[-_FRAME:] = 0 if quiet else self._decimate(samples)
+    def sent(self, samples: Samples | None) -> None:
+        """Note one 20 ms frame sent; None is silence."""
         self._ahead += 1
+        self._sent_quiet = self._sent_quiet + 1 if samples is None else 0
+        self._sent_aside.append(self._silence if samples is None else samples)
 
-    def heard(self, samples: Samples) -> EchoReading:
-        """Judge one 20 ms frame heard."""
-        now = self._decimate(samples)
-        self._heard[:-_FRAME] = self._heard[_FRAME:]
-        self._heard[-_FRAME:] = now
+    def heard(self, samples: Samples) -> float:
+        """How much of one 20 ms frame heard is ourselves: 0, nothing of ours, to 1, nothing but ours."""
         self._ahead -= 1
         self._count()
-        energy = float(np.dot(now, now)) / _FRAME
-        if self._sent_quiet >= _SENT // _FRAME or energy < _QUIET:
-            return EchoReading(0.0, math.sqrt(energy))
+        self._heard_aside.append(samples)
+        if self._sent_quiet >= _SENT // _FRAME:
+            return 0.0
         self._until_search -= 1
-        if self._until_search <= 0:
+        due = self._until_search <= 0
+        if self._delay is None and not due:
+            return 0.0
+        self._take(self._sent_aside, self._sent)
+        self._take(self._heard_aside, self._heard)
+        if due:
+            settled = self._delay is not None or self._in_vain > _HOPE
+            self._until_search = 6 if settled else 2
+        now = self._heard[-_FRAME:]
+        energy = float(np.dot(now, now)) / _FRAME
+        if energy < _QUIET:
+            return 0.0
+        if due:
             self._search()
-            self._until_search = 2 if self._delay is None else 6
-        likeness = self._likeness(energy) if self._delay is not None else 0.0
-        return EchoReading(likeness, math.sqrt(energy * (1 - likeness)))
+        return self._likeness(energy) if self._delay is not None else 0.0
+
+    def _take(self, aside: deque[Samples], track: _Floats) -> None:
+        if aside:
+            new = self._decimate(np.concatenate(aside))
+            aside.clear()
+            track[: -len(new)] = track[len(new) :]
+            track[-len(new) :] = new
 
     def _decimate(self, samples: Samples) -> _Floats:
-        out: _Floats = samples.reshape(-1, self._step).mean(axis=1, dtype=np.float32)
+        out: _Floats = samples.astype(np.float32).reshape(-1, len(self._mean)) @ self._mean
         return out
 
     def _count(self) -> None:
@@ -127,11 +135,13 @@ class EchoGuard:
             self._candidate = None
 
     def _search(self) -> None:
+        self._in_vain += 1
         heard_energy = float(np.dot(self._heard, self._heard))
         if heard_energy < _QUIET * _HEARD / 4:
             return
-        spectrum = np.fft.rfft(self._sent, _FFT) * np.conj(np.fft.rfft(self._heard, _FFT))
-        product = np.fft.irfft(spectrum, _FFT)[: _SENT - _HEARD + 1]
+        # A circle of _SENT samples is enough: what we look at lies before anything wraps around.
+        spectrum = np.fft.rfft(self._sent) * np.conj(np.fft.rfft(self._heard, _SENT))
+        product = np.fft.irfft(spectrum, _SENT)[: _SENT - _HEARD + 1]
         total = np.concatenate(([0.0], np.cumsum(self._sent.astype(np.float64) ** 2)))
         energies = total[_HEARD:] - total[:-_HEARD]
         # Index i compares with what was sent _SENT - _HEARD - i samples before the newest; the floor
@@ -144,8 +154,9 @@ class EchoGuard:
             if self._delay is None or abs(lag - self._delay) > 3:
                 self._gain = None
             self._delay = lag
-            self._misses = 0
         self._candidate = lag if sure else None
+        if sure:
+            self._in_vain = 0
 
     def _likeness(self, energy: float) -> float:
         """The part of the newest frame's energy that is echo, 0..1."""

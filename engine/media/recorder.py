@@ -20,6 +20,7 @@ import functools
 import logging
 import struct
 import threading
+import time
 from collections import deque
 from pathlib import Path
 from typing import BinaryIO
@@ -119,6 +120,7 @@ class _Writer:
         self._changed = threading.Condition()
         self._open: deque[Recorder] = deque()
         self._closing: deque[Recorder] = deque()
+        self._due = 0.0
         threading.Thread(target=self._run, name="recordings", daemon=True).start()
 
     def add(self, recorder: Recorder) -> None:
@@ -140,11 +142,13 @@ class _Writer:
     def _next(self) -> tuple[Recorder, bool]:
         with self._changed:
             while not self._closing:
-                # A write costs the same whenever it comes, but all of them at once would be a stall.
-                pause_s = _EVERY_S / len(self._open) if self._open else None
-                if not self._changed.wait(pause_s) and self._open:
+                now = time.monotonic()
+                if self._open and now >= self._due:
+                    # A write costs the same whenever it comes, but all of them at once would be a stall.
+                    self._due = now + _EVERY_S / len(self._open)
                     self._open.rotate(-1)
                     return self._open[-1], False
+                self._changed.wait(self._due - now if self._open else None)
             return self._closing.popleft(), True
 
 

@@ -137,6 +137,8 @@ class Decoder:
         """The next event, or None when more bytes are needed. Raises RemoteProtocolError."""
         if self._broken is not None:
             raise RemoteProtocolError(self._broken)
+        if not self._buffer:
+            return None
         try:
             return self._read_message()
         except RemoteProtocolError as error:
@@ -145,8 +147,6 @@ class Decoder:
             raise
 
     def _read_message(self) -> Event | None:
-        if not self._buffer:
-            return None
         # The kind is judged before its length has come, so that garbage is never waited for.
         kind = self._buffer[0]
         event_type = self._allowed(kind)

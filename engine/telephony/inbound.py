@@ -55,6 +55,8 @@ class Reframer:
     def push(self, pcm: bytes, rate: int) -> list[bytes]:
         if rate != self._source_rate:
             self._change_source(rate)
+        if len(pcm) == self._size and not self._rest and self._resampler is None:
+            return [pcm]  # nearly always
         self._rest += pcm if self._resampler is None else self._resample(pcm)
         whole = len(self._rest) // self._size * self._size
         frames = [bytes(self._rest[at : at + self._size]) for at in range(0, whole, self._size)]
@@ -94,6 +96,7 @@ class Inbound:
         self._quiet = False
         self._closed = False
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def push(self, pcm: bytes, rate: int, now: float) -> None:
         """Sound arrived: s16le mono at `rate`, a whole number of samples."""
@@ -141,8 +144,10 @@ class Inbound:
         self._items.popleft()
         self._quiet = False
         # Sound never seems older than what was yielded before it.
-        self._until = max(self._until, head.at)
-        return Frame(head.pcm, head.rate, self._until)
+        if head.at < self._until:
+            return Frame(head.pcm, head.rate, self._until)
+        self._until = head.at
+        return head
 
     @property
     def deadline(self) -> float:
@@ -165,12 +170,27 @@ class Inbound:
 
     async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
         self._waiter = loop.create_future()
-        timer = loop.call_at(self.deadline, self._wake)
+        self._set_timer(loop)
         try:
             await self._waiter
         finally:
-            timer.cancel()
             self._waiter = None
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Every frame moves the deadline on. A timer that is set already comes too early, and then looks
+        # again: one in 60 ms instead of one a frame.
+        if self._timer is not None:
+            if self._timer.when() <= self.deadline:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(self.deadline, self._due, loop)
+
+    def _due(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if loop.time() >= self.deadline - _EPSILON_S:
+            self._wake()
+        elif self._waiter is not None:
+            self._set_timer(loop)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -19,7 +19,8 @@ The silence needed for a pause depends on what the turn model said about it (`ju
                     +------+-----------
                     0   complete_probability   1
 
-A judgement for an earlier pause is ignored. Within a pause a burst shorter than 60 ms does not reset the
+The two silences are the policy's where nothing is known of the caller; `patience.py` stretches and shortens
+them. A judgement for an earlier pause is ignored. Within a pause a burst shorter than 60 ms does not reset the
 silence; while one lasts the turn is not ended either.
 """
 
@@ -29,6 +30,7 @@ from dataclasses import dataclass
 
 from engine.config import TurnPolicy
 from engine.media.frame import FRAME_S
+from engine.turns.patience import Patience
 
 _SHORTEST_S = 0.060
 _LONGEST_S = 28.0
@@ -94,6 +96,7 @@ class Endpointer:
     """One caller's turns. Feed it every frame, in order."""
 
     def __init__(self, policy: TurnPolicy) -> None:
+        self.patience = Patience(policy)
         self._policy = policy
         self._pauses = 0
         self._run_from: float | None = None
@@ -103,6 +106,8 @@ class Endpointer:
         self._held = False
         self._probability: float | None = None
         self._cut_at = 0.0
+        self._ended_at: float | None = None
+        """When the speech of the turn before ended; None where that was not by a silence."""
 
     @property
     def in_turn(self) -> bool:
@@ -138,7 +143,8 @@ class Endpointer:
     @property
     def silence_needed_ms(self) -> float:
         """How long a silence ends the turn, as things stand."""
-        low, high = self._policy.min_silence_ms, self._policy.max_silence_ms
+        spoken_s = 0.0 if self._speech_from is None else self._speech_to - self._speech_from
+        low, high = self.patience.bounds_ms(spoken_s)
         if self._probability is None:
             return (low + high) / 2
         complete = self._policy.complete_probability
@@ -156,9 +162,12 @@ class Endpointer:
         events: list[TurnEvent] = []
         if self._speech_from is None:
             self._speech_from = run_from
+            self.patience.turn_began(None if self._ended_at is None else run_from - self._ended_at)
+            self._ended_at = None
             events.append(SpeechStarted(run_from))
         if self._pause_id is not None:
             events.append(SpeechResumed(run_from, self._pause_id))
+            self.patience.resumed(run_from - self._speech_to)
             self._pause_id = None
         self._probability = None
         self._speech_to = at
@@ -189,5 +198,7 @@ class Endpointer:
             forced = said is None or said < self._policy.complete_probability
             silence_ms = round((at - self._speech_to) * 1000)
             events.append(TurnOver(at, self._speech_from, self._speech_to, silence_ms, forced))
+            self._ended_at = self._speech_to
+            self.patience.turn_over()
             self._clear()
         return events

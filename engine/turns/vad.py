@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
-import onnxruntime
 import webrtcvad
 
-from engine.errors import WeightsError
 from engine.media.frame import FRAME_S, Samples, frame_bytes
 from engine.media.resample import StreamResampler
+from engine.turns.vad_batch import HALF_STEP, HALF_WINDOW, RATE, STEP, WINDOW, SileroBatch
 
-_Floats = npt.NDArray[np.float32]
-
-_SILERO_RATE = 16_000
-_SILERO_SAMPLES = 512
-_SILERO_CONTEXT = 64
-_SILERO_FILE = "assets/silero_vad_v6.onnx"
 _WEBRTC_SETTLES_FRAMES = 10
 
 
@@ -34,58 +23,36 @@ class Vad(Protocol):
 
 
 class SileroVad:
-    """Silero VAD 6, which hears 32 ms (512 samples) of 16 kHz at a time.
+    """Silero VAD 6, which hears 32 ms of 16 kHz at a time.
 
-    Between two of its windows the last answer stands, so an answer lags by 0 to 32 ms. A window takes
-    60 microseconds on ONNX Runtime. The weights are the ones that faster-whisper brings along.
-    Raises WeightsError where it does not.
+    Between two of its windows the last answer stands, so an answer lags by 0 to 32 ms, and by one frame
+    more where `batch` looks at many calls together.
     """
 
-    def __init__(self, rate: int) -> None:
-        self._model = _OnnxSilero(_onnx_session())
-        self._resampler = StreamResampler(rate, _SILERO_RATE, low_delay=True)
-        self._waiting: Samples = np.zeros(0, dtype=np.int16)
-        self._last = 0.0
+    def __init__(self, rate: int, batch: SileroBatch) -> None:
+        self._batch = batch
+        doubled = rate * 2 == RATE
+        self._hearer = batch.join(doubled=doubled)
+        self._resampler = None if doubled else StreamResampler(rate, RATE, low_delay=True)
+        self._window, self._step = (HALF_WINDOW, HALF_STEP) if doubled else (WINDOW, STEP)
+        self._sound = [np.zeros(self._window - self._step, dtype=np.int16)]
+        self._missing = self._step
 
     def probability(self, samples: Samples) -> float:
-        self._waiting = np.concatenate((self._waiting, self._resampler.push(samples)))
-        while len(self._waiting) >= _SILERO_SAMPLES:
-            window = self._waiting[:_SILERO_SAMPLES].astype(np.float32) / np.float32(32768)
-            self._waiting = self._waiting[_SILERO_SAMPLES:]
-            self._last = self._model.window(window)
-        return self._last
+        if self._resampler is not None:
+            samples = self._resampler.push(samples)
+        self._sound.append(samples)
+        self._missing -= len(samples)
+        if self._missing <= 0:
+            self._hear(np.concatenate(self._sound))
+        return self._hearer.probability
 
-
-class _OnnxSilero:
-    """The network with its memory kept outside, so that all calls share one session."""
-
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
-        self._session = session
-        self._input = np.zeros((1, _SILERO_CONTEXT + _SILERO_SAMPLES), dtype=np.float32)
-        self._h = np.zeros((1, 1, 128), dtype=np.float32)
-        self._c = np.zeros((1, 1, 128), dtype=np.float32)
-
-    def window(self, window: _Floats) -> float:
-        # Each window is preceded by the end of the one before it.
-        self._input[:, :_SILERO_CONTEXT] = self._input[:, -_SILERO_CONTEXT:]
-        self._input[:, _SILERO_CONTEXT:] = window
-        inputs = {"input": self._input, "h": self._h, "c": self._c}
-        probability, self._h, self._c = self._session.run(None, inputs)
-        return float(probability[0])
-
-
-@functools.cache
-def _onnx_session() -> onnxruntime.InferenceSession:
-    package = importlib.util.find_spec("faster_whisper")
-    weights = Path(package.origin if package and package.origin else ".").parent / _SILERO_FILE
-    if not weights.is_file():
-        raise WeightsError(
-            "faster-whisper brings no Silero weights",
-            how_to_fix=["install the pinned faster-whisper, or set models.vad to webrtc"],
-        )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
+    def _hear(self, sound: Samples) -> None:
+        while len(sound) >= self._window:
+            self._batch.hear(self._hearer, sound[: self._window])
+            sound = sound[self._step :]
+        self._sound = [sound]
+        self._missing = self._window - len(sound)
 
 
 class WebRtcVad:
@@ -111,9 +78,12 @@ class WebRtcVad:
         return 1.0 if self._vad.is_speech(samples.tobytes(), self._rate) else 0.0
 
 
-def make_vad(name: Literal["silero", "webrtc"], rate: int) -> Vad:
-    """A new detector for one call, at the rate of its leg."""
-    return SileroVad(rate) if name == "silero" else WebRtcVad(rate)
+def make_vad(name: Literal["silero", "webrtc"], rate: int, batch: SileroBatch | None = None) -> Vad:
+    """A new detector for one call, at the rate of its leg. Without the process's `batch` it works alone.
+
+    Raises WeightsError.
+    """
+    return SileroVad(rate, batch or SileroBatch()) if name == "silero" else WebRtcVad(rate)
 
 
 class SpeechDetector:

@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from engine.calls.state import CallState, Outcome
+from engine.config import TurnPolicy
 from engine.dialog.llm.base import ToolCall
 from engine.dialog.tools.registry import ToolContext, ToolResult, tool
 from engine.dialog.tools.telephony import agent_registry
@@ -274,6 +275,8 @@ async def test_words_understood_only_after_the_agent_began_are_not_lost() -> Non
         Says(2.4, 2.6, "On Sunday"),
         answers={OPENING: [STORY], "On Sunday": ["We are closed."]},
         stt=lambda words: Hearing(words, takes_s=1.0),
+        # Else the caller, who was cut off once, is given more time, and both sentences are one.
+        agent=receptionist(turns=TurnPolicy(adaptive=False)),
     )
     await talk.run()
     assert "caller: On Sunday" in talk.lines
@@ -291,3 +294,27 @@ async def test_a_speech_without_end_is_answered_and_no_word_of_it_is_lost() -> N
     assert len(talk.line.heard()) == 2, "the agent waits for the end"
     assert [turn.speculated for turn in talk.book.turns] == [False, True]
     assert talk.line.heard()[1][0] == soon(36.6)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "endpoint_ms"),
+    [
+        ("What is your number?", "It is mine", 700),
+        ("Is that right?", "Yes please", 240),
+        ("We open at nine.", "Thank you", 360),
+        ("We open at nine.", "five five five", 700),
+    ],
+)
+async def test_what_was_asked_and_what_is_being_said_decide_how_long_the_caller_is_waited_for(
+    question: str, answer: str, endpoint_ms: int
+) -> None:
+    talk = Dialogue(
+        Says(1.0, 2.0, OPENING),
+        Says(6.0, 6.6, answer),
+        answers={OPENING: [question], answer: ["Good."]},
+    )
+    await talk.run()
+    assert [turn.endpoint_ms for turn in talk.book.turns] == [
+        360,
+        pytest.approx(endpoint_ms, abs=41),
+    ]

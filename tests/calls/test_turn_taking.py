@@ -15,6 +15,7 @@ from engine.turns.endpoint import (
     TurnEvent,
     TurnOver,
 )
+from engine.turns.expectation import Expectation
 from engine.turns.silence import SilenceLadder, Step
 from tests.calls.script import Speaks, frames
 
@@ -316,3 +317,40 @@ def test_an_interim_backchannel_is_no_answer_yet() -> None:
     for at, speech, _ in frames([Speaks(1.0, 1.3)], 1.6):
         bargein.hear(at, speech)
     assert bargein.words(1.6, "yes", final=False, answers=True) is None
+
+
+def test_a_caller_who_was_cut_off_is_given_more_time() -> None:
+    endpointer = Endpointer(POLICY)
+    script = [Speaks(0.2 + 2 * n, 1.2 + 2 * n) for n in range(4)]
+    script += [Speaks(1.8, 2.2), Speaks(3.8, 4.2), Speaks(5.8, 6.2)]
+    waits: list[int] = []
+    for at, speech, _ in frames(script, 10):
+        events = endpointer.hear(at, speech)
+        waits += [e.silence_ms for e in events if isinstance(e, TurnOver)]
+        for held in [e for e in events if isinstance(e, PauseHeld)]:
+            judged = endpointer.judge(at, 0.9, pause_id=held.pause_id)
+            waits += [e.silence_ms for e in judged if isinstance(e, TurnOver)]
+    # Pauses of 0.6 s: the first cuts the caller off, no other does.
+    assert waits == [360, 700]
+
+
+def test_who_speaks_long_after_the_end_of_a_turn_was_not_cut_off() -> None:
+    endpointer = Endpointer(POLICY)
+    for at, speech, _ in frames([Speaks(0.2, 1.2), Speaks(5.0, 6.0)], 5.5):
+        endpointer.hear(at, speech)
+    assert endpointer.patience.usual_s == 0
+
+
+def test_a_yes_that_was_asked_for_ends_sooner_and_a_dictated_number_later() -> None:
+    def silence_ms(expected: Expectation) -> int:
+        endpointer = Endpointer(POLICY)
+        endpointer.patience.expect(expected)
+        for at, speech, _ in frames([Speaks(0.2, 0.6)], 4):
+            for event in endpointer.hear(at, speech):
+                if isinstance(event, PauseHeld):
+                    endpointer.judge(at, 0.9, pause_id=event.pause_id)
+                if isinstance(event, TurnOver):
+                    return event.silence_ms
+        raise AssertionError("the turn did not end")
+
+    assert [silence_ms(expected) for expected in Expectation] == [360, 700, 240]

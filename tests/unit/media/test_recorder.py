@@ -112,3 +112,18 @@ async def test_an_empty_call_is_an_empty_file(recorder: Recorder) -> None:
     await recorder.close()
     with wave.open(str(recorder.path), "rb") as wav:
         assert wav.getnframes() == 0
+
+
+async def test_calls_that_come_and_go_do_not_keep_another_from_being_written(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    for index in range(1, 131):
+        recorder.offer_caller(frame(3, index * FRAME_S))
+        recorder.offer_agent(frame(4, index * FRAME_S))
+    for number in range(400):
+        other = Recorder(tmp_path / f"{number}.wav", RATE)
+        await asyncio.sleep(0.005)
+        await other.close()
+        if recorder.path.exists() and recorder.path.stat().st_size >= 44 + 100 * 640:
+            break
+    assert len(read(recorder.path)[0]) >= 100

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.media.frame import FRAME_S, Digit, Frame
-from engine.telephony.inbound import Inbound, Reframer
+from engine.telephony.inbound import PATIENCE_S, Inbound, Reframer
+from tests.virtual_time import VirtualTimeLoop
 
 SPEECH = b"\x01\x02" * 160
 SILENCE = bytes(320)
@@ -225,3 +226,49 @@ async def test_receive_on_a_real_loop() -> None:
         after.at - before.at == pytest.approx(FRAME_S)
         for before, after in zip(heard[1:], heard[2:], strict=False)
     )
+
+
+def test_a_line_that_turned_to_short_packets_is_waited_for_no_longer_than_these() -> None:
+    """The reader's timer was set for long packets, and has to be set anew."""
+
+    async def call() -> list[tuple[float, bool]]:
+        loop = asyncio.get_running_loop()
+        inbound = Inbound(8000, 0.0)
+        loop.call_later(0.2, inbound.push, SPEECH * 10, 8000, 0.2)
+        loop.call_later(0.22, inbound.push, SPEECH, 8000, 0.22)
+        loop.call_later(0.5, inbound.close)
+        return [
+            (loop.time(), item.pcm == SPEECH)
+            async for item in inbound.receive()
+            if isinstance(item, Frame)
+        ]
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        heard = runner.run(call())
+    spoken = [at for at, speech in heard if speech]
+    after = [at for at, speech in heard if not speech and at > 0.22]
+    assert spoken == pytest.approx([0.2] * 10 + [0.22])
+    assert after[0] == pytest.approx(0.22 + PATIENCE_S + FRAME_S)
+
+
+def test_one_timer_serves_several_frames() -> None:
+    class CountingLoop(VirtualTimeLoop):
+        timers = 0
+
+        def call_at(self, when, callback, *args, context=None):  # type: ignore[no-untyped-def]
+            self.timers += callback == inbound._due
+            return super().call_at(when, callback, *args, context=context)
+
+    inbound = Inbound(8000, 0.0)
+
+    async def call() -> tuple[int, int]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, CountingLoop)
+        for n in range(1, 101):
+            loop.call_later(n * FRAME_S, inbound.push, SPEECH, 8000, n * FRAME_S)
+        loop.call_later(100.5 * FRAME_S, inbound.close)
+        return len([item async for item in inbound.receive()]), loop.timers
+
+    with asyncio.Runner(loop_factory=CountingLoop) as runner:
+        frames, timers = runner.run(call())
+    assert frames == 100 and timers <= 40

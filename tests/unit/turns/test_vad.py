@@ -11,6 +11,7 @@ import pytest
 from engine.media.frame import Pcm, Samples
 from engine.media.resample import resample
 from engine.turns.vad import SileroVad, SpeechDetector, WebRtcVad, make_vad
+from engine.turns.vad_batch import SileroBatch
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_a_sentence_is_found_where_it_is(name: str, rate: int, sentence: Pcm) ->
 
 
 def test_noise_is_no_speech_to_silero() -> None:
-    vad = SileroVad(8000)
+    vad = SileroVad(8000, SileroBatch())
     random = np.random.default_rng(1)
     noise = (random.standard_normal((150, 160)) * 300).astype(np.int16)
     assert max(vad.probability(frame) for frame in noise) < 0.35
