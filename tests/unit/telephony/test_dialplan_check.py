@@ -14,8 +14,8 @@ from engine.telephony.dialplan_check import Finding, check, shipped_dialplan, sh
 from engine.telephony.dialplan_lint import check_file, read
 from tests.peers.ami_server import Action, AmiServer, Link
 
-# What the console of Asterisk 22.10.1 printed, byte for byte.
-VERSION = "Asterisk 22.10.1+dfsg+~cs6.17.60671434-1 built by nobody @ buildd.debian.org on a unknown running Linux on 2026-07-20 21:35:32 UTC"
+# What the console of Asterisk 22.10.1 printed, byte for byte but for the name of the builder.
+VERSION = "Asterisk 22.10.1+dfsg+~cs6.17.60671434-1 built by nobody @ builder on a unknown running Linux on 2026-07-20 21:35:32 UTC"
 MODULES_HEAD = "Module                         Description                              Use Count  Status      Support Level"
 APP_AUDIOSOCKET = f"""{MODULES_HEAD}
 app_audiosocket.so             AudioSocket Application                  0          Running          extended
